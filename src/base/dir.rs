@@ -1,0 +1,72 @@
+//! The one seam through which pure code sees a directory: [`Dir`]. The io layer implements it on
+//! the file system, the simulator on a disk with faults. Every call is plain and synchronous and
+//! meant for the page cache; what must wait for the device goes through the ring by [`File`].
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// An open file that can be shared between shards: an extent of a fetch keeps it alive even after
+/// the segment was deleted.
+#[derive(Clone, Debug)]
+pub struct File(Arc<FileKind>);
+
+/// What stands behind a [`File`].
+#[derive(Debug)]
+pub enum FileKind {
+    /// A descriptor of the operating system.
+    Os(OwnedFd),
+    /// An inode of the simulated disk.
+    Simulated(u64),
+}
+
+impl File {
+    /// Wraps an open file.
+    pub fn new(kind: FileKind) -> Self {
+        Self(Arc::new(kind))
+    }
+
+    /// What stands behind it.
+    pub fn kind(&self) -> &FileKind {
+        &self.0
+    }
+}
+
+/// The directory of one partition (or of the broker), by plain file names.
+///
+/// Errors are those of the operating system; the implementation adds operation and file name to
+/// their text, so that callers can pass them on as they are.
+pub trait Dir {
+    /// All files with their sizes in bytes, sorted by name.
+    fn list(&mut self) -> io::Result<Vec<(String, u64)>>;
+
+    /// Creates an empty file; it must not exist. The name is durable after [`Dir::sync_dir`].
+    fn create(&mut self, name: &str) -> io::Result<()>;
+
+    /// An open handle, for sync and sendfile.
+    fn open(&mut self, name: &str) -> io::Result<File>;
+
+    /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file.
+    fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all slices one after the other at `position`.
+    fn write_at(&mut self, name: &str, position: u64, slices: &[io::IoSlice<'_>])
+    -> io::Result<()>;
+
+    /// Puts a whole small file in place at once and durably: temporary file, sync, rename, sync of
+    /// the directory. After a crash it holds either the old or the new contents.
+    fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()>;
+
+    /// Cuts a file to `length` bytes.
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
+
+    /// Removes a file; handles to it stay usable.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+
+    /// Waits until the file's contents are on stable storage (`fdatasync`). For start-up, roll and
+    /// shutdown; the running log syncs through the ring.
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+
+    /// Makes created, renamed and removed names durable.
+    fn sync_dir(&mut self) -> io::Result<()>;
+}

@@ -1,0 +1,17 @@
+//! Every bound that is not a setting, in one place.
+
+/// Longest topic name. Kafka: `Topic.MAX_NAME_LENGTH`.
+pub const TOPIC_NAME_LENGTH_MAX: usize = 249;
+
+/// Tagged fields accepted per structure (CVE-2026-111115 is what happens without a bound).
+pub const TAGGED_FIELDS_MAX: usize = 64;
+
+/// Elements reserved ahead for an array, whatever count its header claims.
+pub const ARRAY_RESERVE_MAX: usize = 1024;
+
+/// Batches remembered per producer and partition for duplicate detection. Kafka:
+/// `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`.
+pub const PRODUCER_BATCHES_MAX: usize = 5;
+
+/// Size of the fixed head of a record batch (magic 2).
+pub const BATCH_HEADER_BYTES: usize = 61;

@@ -1,0 +1,13 @@
+//! What every layer may use: ids, error codes, limits, time, random numbers, and the one seam
+//! through which pure code sees a directory. Nothing here does IO by itself.
+
+pub mod dir;
+pub mod error_code;
+pub mod ids;
+pub mod limits;
+pub mod prng;
+pub mod time;
+
+pub use error_code::ErrorCode;
+pub use ids::{ConnectionId, Epoch, NodeId, Offset, PartitionKey, ShardId, TopicId};
+pub use time::{Mono, Now, WallMs};

@@ -1,0 +1,1 @@
+//! The fallback on poll(2) and worker threads.
