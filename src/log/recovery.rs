@@ -32,8 +32,8 @@
 //! | `no_checkpoint` | a directory from Kafka: all is read, only the last segment may be cut |
 
 use super::files::{
-    FileKind, INDEX_SUFFIX, LOG_SUFFIX, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_kind, file_name,
-    put_file, read_range, remove_file, remove_segment,
+    FileKind, LOG_SUFFIX, SNAPSHOT_SUFFIX, file_kind, file_name, put_file, read_range, remove_file,
+    remove_segment,
 };
 use super::inspect::{Replay, Scan, inspect_closed, load_active, replay_segment, scan_segment};
 use super::segment::Segment;
@@ -398,9 +398,7 @@ impl Recovery<'_> {
     /// Stores the indexes of a scanned segment that is not active, durably.
     fn close_scanned(&mut self, mut segment: Segment) -> Result<Segment, OpenError> {
         segment.close(self.dir)?;
-        for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
-            self.dir.sync(&file_name(segment.base_offset, suffix))?;
-        }
+        segment.sync_index(self.dir)?;
         Ok(segment)
     }
 

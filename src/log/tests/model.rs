@@ -4,7 +4,7 @@
 use super::*;
 use std::collections::BTreeMap;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 const STEPS: usize = 250;
 
 /// A batch as the model knows it.
@@ -329,9 +329,9 @@ impl Pair {
             }
             self.wrote();
         } else {
-            rig.dir.restart_process();
             self.batches.retain(|batch| batch.written);
         }
+        rig.dir.restart_process();
         self.reopen(rig, clean);
     }
 
@@ -380,6 +380,16 @@ impl Pair {
             last_end == end || start == end,
             "the end is that of a batch"
         );
+        if start == end {
+            // It may have begun anew beyond what it had lost: the producers tell how much that is.
+            self.batches.retain(|batch| {
+                let known = |id| log.producers.iter().find(|producer| producer.0 == id);
+                batch.sequence.is_none_or(|(id, ..)| {
+                    let mut batches = known(id).into_iter().flat_map(|it| &it.1.batches);
+                    batches.any(|it| it.base_offset() == batch.base_offset)
+                })
+            });
+        }
         self.batches
             .iter_mut()
             .for_each(|batch| batch.written = true);
