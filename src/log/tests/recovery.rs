@@ -357,6 +357,22 @@ fn segments_below_the_start() {
 }
 
 #[test]
+fn segments_below_the_start_are_kept_while_they_alone_know_a_producer() {
+    let mut rig = Rig::new(small());
+    rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap();
+    while rig.segment_files().len() < 3 {
+        rig.put(3);
+    }
+    rig.sync();
+    let start = rig.log.segments[1].base_offset;
+    rig.log.delete_records(&mut rig.dir, start).unwrap();
+    rig.dir.set(&file_name(start, SNAPSHOT_SUFFIX), None);
+    let mut rig = rig.kill().unwrap();
+    assert!(rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap().duplicate);
+    assert_eq!(rig.retain().segments, 1);
+}
+
+#[test]
 fn leftover_files() {
     let mut rig = segments(2);
     let leftovers = [
