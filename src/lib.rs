@@ -8,7 +8,7 @@
 //! 2. machines, pure and without IO: [`log`], [`group`], [`catalog`]; and [`client`], a Kafka client
 //! 3. [`io`]: the ring and its fallback; [`api`]: one file per Kafka API
 //! 4. [`shard`]: the shell, the only place where machines meet IO
-//! 5. config and server
+//! 5. [`config`], [`logging`] and server
 //! 6. [`cli`]
 
 pub mod base;
@@ -26,5 +26,8 @@ pub mod io;
 
 pub mod shard;
 pub mod sim;
+
+pub mod config;
+pub mod logging;
 
 pub mod cli;
