@@ -8,6 +8,9 @@ use crate::wire::messages::create_partitions::{
 use crate::wire::messages::create_topics::CreatableReplicaAssignment;
 use crate::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 
+/// Partition indexes with their brokers.
+type Assignments<'a> = &'a [(i32, &'a [i32])];
+
 /// Code and sentence of the only topic asked for.
 fn refused(catalog: &mut Catalog, topic: CreatableTopic) -> (ErrorCode, String) {
     let before = catalog.image();
@@ -21,7 +24,7 @@ fn refused(catalog: &mut Catalog, topic: CreatableTopic) -> (ErrorCode, String) 
     (result.error_code, result.error_message.unwrap_or_default())
 }
 
-fn assigned(assignments: &[(i32, &[i32])]) -> CreatableTopic {
+fn assigned(assignments: Assignments<'_>) -> CreatableTopic {
     let assignments = assignments
         .iter()
         .map(|(index, brokers)| CreatableReplicaAssignment {
@@ -221,7 +224,7 @@ fn a_request_cannot_ask_for_too_many_partitions() {
 #[test]
 fn assignments_must_name_this_node_once_per_partition() {
     let mut catalog = catalog();
-    let cases: [(&[(i32, &[i32])], &str); 6] = [
+    let cases: [(Assignments<'_>, &str); 6] = [
         (
             &[(1, &[1])],
             "partitions should be a consecutive 0-based integer sequence",
@@ -254,7 +257,7 @@ fn assignments_must_name_this_node_once_per_partition() {
             (ErrorCode::InvalidReplicaAssignment, sentence.to_owned())
         );
     }
-    let good: &[(i32, &[i32])] = &[(1, &[1]), (0, &[1])];
+    let good: Assignments<'_> = &[(1, &[1]), (0, &[1])];
     let counted = CreatableTopic {
         num_partitions: 2,
         ..assigned(good)
