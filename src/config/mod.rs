@@ -262,13 +262,20 @@ fn parse_node_id(text: &str) -> Result<NodeId, String> {
 }
 
 fn parse_level(text: &str) -> Result<String, String> {
-    match text.parse::<tracing_subscriber::EnvFilter>() {
-        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(
-            "must be error, warn, info, debug, trace or a filter like info,forebay::log=debug"
-                .to_owned(),
-        ),
+    // A bare word that is no level would be taken for a module, and nothing else be logged.
+    let known = |part: &str| {
+        let bare = !part.contains(['=', '[', ':']);
+        let level = part
+            .trim()
+            .parse::<tracing_subscriber::filter::LevelFilter>();
+        !bare || level.is_ok()
+    };
+    let valid = text.parse::<tracing_subscriber::EnvFilter>().is_ok() && text.split(',').all(known);
+    if valid && !text.is_empty() {
+        return Ok(text.to_owned());
     }
+    let form = "must be error, warn, info, debug, trace or a filter like info,forebay::log=debug";
+    Err(form.to_owned())
 }
 
 fn parse_format(text: &str) -> Result<LogFormat, String> {

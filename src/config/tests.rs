@@ -245,6 +245,9 @@ fn bad_values_name_their_source_and_the_fix() {
              or a filter like info,forebay::log=debug.",
         ),
     ];
+    let loud = load(&["--log-level", "loud"], &[]).unwrap_err();
+    assert!(loud.contains("must be error, warn, info"), "{loud}");
+    assert!(load(&["--log-level", "warn,forebay::log=debug"], &[]).is_ok());
     for ([flag, value], sentence) in cases {
         let flag = format!("{flag}={value}");
         assert_eq!(load(&[&flag], &[]).unwrap_err(), sentence);

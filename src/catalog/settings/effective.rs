@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Image, Topic};
 use super::{BrokerName, Setting, broker_setting, list_items, topic_setting};
+use crate::catalog::{Image, Topic};
 
 /// Where a value came from, with Kafka's `ConfigSource` numbers of DescribeConfigs (KIP-226).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
