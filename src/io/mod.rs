@@ -9,6 +9,7 @@
 pub mod posix;
 pub mod ring;
 
+pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
 use crate::base::{Mono, Now};
 use bytes::{Bytes, BytesMut};
@@ -31,17 +32,6 @@ pub enum SocketKind {
     Os(OwnedFd),
     /// A connection of the simulated network.
     Simulated(u64),
-}
-
-/// A stretch of a file that goes to a socket without passing through user space.
-#[derive(Clone, Debug)]
-pub struct Extent {
-    /// The segment's file.
-    pub file: File,
-    /// First byte.
-    pub position: u64,
-    /// Number of bytes; the file holds at least that many.
-    pub length: u64,
 }
 
 /// A piece of a response.
