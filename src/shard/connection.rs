@@ -176,9 +176,9 @@ impl Connection {
         self.draining && self.is_quiet()
     }
 
-    /// True if requests are under way.
-    pub fn is_busy(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Waiting { .. }))
+    /// True if produce requests are under way.
+    pub fn is_appending(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot, Slot::Waiting { overlaps: true, .. }))
     }
 
     /// The calls under way.

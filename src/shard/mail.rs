@@ -52,11 +52,13 @@ pub enum Mail {
 /// What the server tells a shard.
 #[derive(Debug)]
 pub enum Order {
-    /// Close everything cleanly by this time and end.
-    Stop {
-        /// When to give up on connections that do not drain.
+    /// Take no more requests and close every connection, at the latest by this time.
+    Drain {
+        /// The end of patience.
         by: Mono,
     },
+    /// Every shard is drained: close the logs and end.
+    Close,
 }
 
 /// Slots of one pair's queue. A full queue is no error, see the module's text.
