@@ -17,6 +17,8 @@ use super::{BatchError, snappy};
 /// Largest zstd window that is accepted, as a power of 2: 8 MiB, what RFC 8878 recommends
 /// decoders to support.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// First bytes of an LZ4 frame.
+const LZ4_MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
 /// zstd's own default, and Kafka's (`compression.zstd.level`).
 const ZSTD_LEVEL: i32 = 3;
 
@@ -105,6 +107,8 @@ pub fn decompress(
         Codec::None => Ok(input.to_vec()),
         Codec::Gzip => read_to_limit(codec, MultiGzDecoder::new(input), output_bytes_max),
         Codec::Snappy => snappy::decompress(input, output_bytes_max),
+        // Like the Java client, no legacy and no skippable frames.
+        Codec::Lz4 if !input.starts_with(&LZ4_MAGIC) => Err(BatchError::Corrupt(codec)),
         Codec::Lz4 => read_to_limit(codec, FrameDecoder::new(input), output_bytes_max),
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input)

@@ -200,9 +200,10 @@ impl Header {
         (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
     }
 
-    /// True if the batch comes from an idempotent or transactional producer.
+    /// True if the batch comes from an idempotent or transactional producer. Like Kafka, any id
+    /// below 0 is none.
     pub fn has_producer_id(&self) -> bool {
-        self.producer_id != NO_PRODUCER_ID
+        self.producer_id > NO_PRODUCER_ID
     }
 
     /// CRC-32C of this head from byte 21 and of `body`.
