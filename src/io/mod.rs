@@ -6,6 +6,8 @@
 //! belongs to the implementation until its completion. Everything else is a plain call that works
 //! on the page cache and returns at once.
 
+pub mod clock;
+pub mod files;
 pub mod posix;
 pub mod ring;
 
