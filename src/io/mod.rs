@@ -14,6 +14,9 @@ pub mod ring;
 mod slab;
 pub mod sockets;
 
+#[cfg(test)]
+mod conformance;
+
 pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
 use crate::base::{Mono, Now};
