@@ -19,9 +19,9 @@ pub const CONTROLLER: ShardId = ShardId(0);
 /// The partition of `__consumer_offsets` that holds a group: Kafka's
 /// `Utils.abs(groupId.hashCode()) % partitions`.
 pub fn coordinator_partition(group_id: &str, partitions: i32) -> i32 {
-    let hash = group_id
-        .encode_utf16()
-        .fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let hash = group_id.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    });
     let hash = if hash == i32::MIN { 0 } else { hash.abs() };
     hash % partitions
 }
@@ -51,7 +51,10 @@ mod tests {
         let mut prng = Prng::new(2);
         let mut owned = [0; 4];
         for _ in 0..400 {
-            let key = PartitionKey { topic: TopicId(prng.uuid()), partition: 0 };
+            let key = PartitionKey {
+                topic: TopicId(prng.uuid()),
+                partition: 0,
+            };
             owned[usize::from(shard_of_partition(key, 4).0)] += 1;
         }
         assert!(owned.iter().all(|&count| count > 60), "{owned:?}");

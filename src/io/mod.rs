@@ -6,8 +6,16 @@
 //! belongs to the implementation until its completion. Everything else is a plain call that works
 //! on the page cache and returns at once.
 
+pub mod backend;
+pub mod clock;
+pub mod files;
 pub mod posix;
 pub mod ring;
+mod slab;
+pub mod sockets;
+
+#[cfg(test)]
+mod conformance;
 
 pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
@@ -64,7 +72,7 @@ pub enum Op {
     /// Take one connection from the listener this `Io` was made with.
     Accept,
     /// Read at least one byte into the spare capacity of `buffer` (which must have some), after
-    /// what it already holds.
+    /// what it already holds. At most one receive per socket is under way at a time.
     Receive {
         /// From where.
         socket: Socket,
