@@ -45,7 +45,10 @@ impl OwnedDir {
     pub fn take(path: &Path, node_id: NodeId) -> io::Result<Self> {
         let shown = path.display();
         let explain = |what: &str, error: io::Error| {
-            io::Error::new(error.kind(), format!("the data directory {shown} {what}: {error}"))
+            io::Error::new(
+                error.kind(),
+                format!("the data directory {shown} {what}: {error}"),
+            )
         };
         fs::create_dir_all(path).map_err(|e| explain("cannot be created", e))?;
         let lock = lock(path)?;
@@ -70,7 +73,14 @@ impl OwnedDir {
             files.remove(CLEAN)?;
             files.sync_dir()?;
         }
-        Ok(Self { path: path.to_owned(), files, _lock: lock, cluster_id, leader_epoch, clean })
+        Ok(Self {
+            path: path.to_owned(),
+            files,
+            _lock: lock,
+            cluster_id,
+            leader_epoch,
+            clean,
+        })
     }
 
     /// Its path.
@@ -87,9 +97,17 @@ impl OwnedDir {
 fn lock(path: &Path) -> io::Result<Flock<File>> {
     let name = path.join(LOCK);
     let since = Instant::now();
-    let mut file = File::options().create(true).truncate(false).write(true).open(&name).map_err(
-        |error| io::Error::new(error.kind(), format!("{} cannot be written: {error}", name.display())),
-    )?;
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("{} cannot be written: {error}", name.display()),
+            )
+        })?;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
@@ -142,10 +160,14 @@ fn read_meta(path: &Path, node_id: NodeId) -> io::Result<String> {
     let text = fs::read_to_string(&name)?;
     let value = |key: &str| {
         let lines = text.lines().filter_map(|line| line.split_once('='));
-        lines.filter(|(k, _)| *k == key).map(|(_, value)| value.trim().to_owned()).next()
+        lines
+            .filter(|(k, _)| *k == key)
+            .map(|(_, value)| value.trim().to_owned())
+            .next()
     };
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let owner = value("node.id").ok_or_else(|| invalid(format!("{}: no node.id", name.display())))?;
+    let owner =
+        value("node.id").ok_or_else(|| invalid(format!("{}: no node.id", name.display())))?;
     if owner != node_id.0.to_string() {
         return Err(invalid(format!(
             "the data directory {} belongs to node {owner}, not to node {}; choose --node-id \

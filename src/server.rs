@@ -68,7 +68,10 @@ impl Server {
     /// Starts a broker and waits until it serves. The errors are whole sentences.
     pub fn start(config: &Config) -> io::Result<Self> {
         let backend = Backend::choose(config.io).map_err(io::Error::other)?;
-        if let Backend::Posix { fallback: Some(refused) } = &backend {
+        if let Backend::Posix {
+            fallback: Some(refused),
+        } = &backend
+        {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
         let listener = Listener::bind(config.listen)?;
@@ -140,7 +143,9 @@ impl Server {
             }
         }
         for thread in self.threads.drain(..) {
-            thread.join().map_err(|_| io::Error::other("a shard ended with a panic"))?;
+            thread
+                .join()
+                .map_err(|_| io::Error::other("a shard ended with a panic"))?;
         }
         if clean {
             self.dir.mark_clean()?;
@@ -238,8 +243,9 @@ impl Seat {
 
     fn pin(&self, core: usize) {
         let mut cpus = CpuSet::new();
-        let pinned =
-            cpus.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
+        let pinned = cpus
+            .set(core)
+            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
         if let Err(errno) = pinned {
             warn!(shard = self.shard.0, core, %errno, "cannot be pinned, runs anywhere");
         }
@@ -248,7 +254,11 @@ impl Seat {
     fn open_ring(&mut self) -> io::Result<Ring> {
         let data_dir = DataDir::open(&self.data_dir)?;
         let listener = self.listener.take();
-        let config = RingConfig { data_dir, listener, entries: RING_ENTRIES };
+        let config = RingConfig {
+            data_dir,
+            listener,
+            entries: RING_ENTRIES,
+        };
         Ring::new(config).map_err(io::Error::other)
     }
 

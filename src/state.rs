@@ -135,7 +135,10 @@ impl ShardState {
     /// Finds a partition of a topic in the catalog: unknown indexes have no key.
     pub fn partition_key(&self, topic: &Topic, partition: i32) -> Option<PartitionKey> {
         let known = (0..topic.partitions).contains(&partition);
-        known.then_some(PartitionKey { topic: topic.id, partition })
+        known.then_some(PartitionKey {
+            topic: topic.id,
+            partition,
+        })
     }
 
     /// Finds a topic by id, or by name where the request carries no ids. The error is the one that
@@ -144,7 +147,9 @@ impl ShardState {
         if id != TopicId::ZERO {
             return self.image.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId);
         }
-        self.image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)
+        self.image
+            .topic(name)
+            .ok_or(ErrorCode::UnknownTopicOrPartition)
     }
 
     /// The partition, if it is owned here and healthy. A partition of the catalog that is missing
@@ -162,25 +167,34 @@ impl ShardState {
 
     /// Gives an answer that depends on nothing.
     pub fn answer(&mut self, to: Return, answer: Answer) {
-        self.outbox.push(Outgoing { to, answer, after: After::Now });
+        self.outbox.push(Outgoing {
+            to,
+            answer,
+            after: After::Now,
+        });
     }
 
     /// When the next timer of a machine is due.
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.coordinators.values().filter_map(Coordinator::next_deadline).min()
+        self.coordinators
+            .values()
+            .filter_map(Coordinator::next_deadline)
+            .min()
     }
 }
 
 impl Partition {
     /// An open partition.
-    pub fn new(
-        topic: Arc<Topic>,
-        settings: TopicSettings,
-        dir: Box<dyn Dir>,
-        log: Log,
-    ) -> Self {
+    pub fn new(topic: Arc<Topic>, settings: TopicSettings, dir: Box<dyn Dir>, log: Log) -> Self {
         let visible = log.high_watermark();
-        Self { topic, settings, dir, log, visible, watchers: Vec::new() }
+        Self {
+            topic,
+            settings,
+            dir,
+            log,
+            visible,
+            watchers: Vec::new(),
+        }
     }
 
     /// How long written data may stay unsynced when nobody waits for it: `flush.ms`.
@@ -196,9 +210,13 @@ impl Partition {
         let mut offset = self.log.log_start_offset();
         while offset < self.log.high_watermark() {
             let extent = self.log.read(self.dir.as_mut(), offset, REPLAY_BYTES, true);
-            let Some(extent) = extent.map_err(|error| corrupt(&error))? else { break };
+            let Some(extent) = extent.map_err(|error| corrupt(&error))? else {
+                break;
+            };
             let mut bytes = BytesMut::zeroed(extent.length as usize);
-            let read = self.dir.read_at(&extent.file, extent.position, &mut bytes)?;
+            let read = self
+                .dir
+                .read_at(&extent.file, extent.position, &mut bytes)?;
             bytes.truncate(read);
             let before = offset;
             for found in batch::batches(bytes.freeze()) {

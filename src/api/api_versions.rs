@@ -18,14 +18,21 @@ pub fn begin(_state: &mut ShardState, facts: &Facts, request: ApiVersionsRequest
         && is_software_name(&request.client_software_version);
     if facts.version >= SOFTWARE_FROM && !named {
         let error_code = ErrorCode::InvalidRequest;
-        return facts.reply(&ApiVersionsResponse { error_code, ..ApiVersionsResponse::default() });
+        return facts.reply(&ApiVersionsResponse {
+            error_code,
+            ..ApiVersionsResponse::default()
+        });
     }
     facts.reply(&response(ErrorCode::None))
 }
 
 /// Answers a version that is not served, so that the client can try again with one that is.
 pub fn refuse(facts: &Facts) -> Begun {
-    Facts { version: 0, ..facts.clone() }.reply(&response(ErrorCode::UnsupportedVersion))
+    Facts {
+        version: 0,
+        ..facts.clone()
+    }
+    .reply(&response(ErrorCode::UnsupportedVersion))
 }
 
 fn response(error_code: ErrorCode) -> ApiVersionsResponse {
@@ -46,7 +53,10 @@ fn is_software_name(name: &str) -> bool {
     let bytes = name.as_bytes();
     let inner = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     let ends = [bytes.first(), bytes.last()];
-    bytes.iter().all(inner) && ends.iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric))
+    bytes.iter().all(inner)
+        && ends
+            .iter()
+            .all(|end| end.is_some_and(u8::is_ascii_alphanumeric))
 }
 
 #[cfg(test)]

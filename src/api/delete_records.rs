@@ -20,7 +20,10 @@ pub struct Gathering {
 
 /// Asks each partition's owner.
 pub fn begin(state: &mut ShardState, facts: &Facts, request: DeleteRecordsRequest) -> Begun {
-    let mut flow = Gathering { response: DeleteRecordsResponse::default(), places: Vec::new() };
+    let mut flow = Gathering {
+        response: DeleteRecordsResponse::default(),
+        places: Vec::new(),
+    };
     let mut jobs = Vec::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.name).cloned();
@@ -34,13 +37,19 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DeleteRecordsReques
                     .ok_or(ErrorCode::UnknownTopicOrPartition),
                 None => Err(ErrorCode::UnknownTopicOrPartition),
             };
-            partitions.push(refused(partition.partition_index, key.err().unwrap_or_default()));
+            partitions.push(refused(
+                partition.partition_index,
+                key.err().unwrap_or_default(),
+            ));
             if let Ok(key) = key {
                 flow.places.push((topic_index, index));
                 jobs.push((state.owner(key), Job::DeleteRecords(key, partition)));
             }
         }
-        flow.response.topics.push(DeleteRecordsTopicResult { name: asked.name, partitions });
+        flow.response.topics.push(DeleteRecordsTopicResult {
+            name: asked.name,
+            partitions,
+        });
     }
     if jobs.is_empty() {
         return facts.reply(&flow.response);
@@ -51,7 +60,9 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DeleteRecordsReques
 impl Gathering {
     /// Takes the answer of one partition.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::DeleteRecords(answer) = answer else { unexpected(&answer) };
+        let Answer::DeleteRecords(answer) = answer else {
+            unexpected(&answer)
+        };
         let (topic, partition) = self.places[slot];
         self.response.topics[topic].partitions[partition] = answer;
     }
@@ -65,7 +76,8 @@ pub fn perform(
     request: &DeleteRecordsPartition,
 ) {
     let cut = state.owned(key).and_then(|Partition { log, dir, .. }| {
-        log.delete_records(dir.as_mut(), request.offset).map_err(|error| error.code())
+        log.delete_records(dir.as_mut(), request.offset)
+            .map_err(|error| error.code())
     });
     let answer = match cut {
         Ok(low_watermark) => DeleteRecordsPartitionResult {
@@ -78,5 +90,9 @@ pub fn perform(
 }
 
 fn refused(partition_index: i32, error_code: ErrorCode) -> DeleteRecordsPartitionResult {
-    DeleteRecordsPartitionResult { partition_index, error_code, low_watermark: -1 }
+    DeleteRecordsPartitionResult {
+        partition_index,
+        error_code,
+        low_watermark: -1,
+    }
 }

@@ -23,15 +23,15 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeClusterRequ
     }
     let (host, port) = advertised(state, facts);
     let broker = DescribeClusterBroker {
-        broker_id: state.node.id.0,
+        broker_id: state.image.node_id().0,
         host,
         port,
         ..DescribeClusterBroker::default()
     };
     let mut response = DescribeClusterResponse {
         endpoint_type: ENDPOINT_BROKERS,
-        cluster_id: state.node.cluster_id.clone(),
-        controller_id: state.node.id.0,
+        cluster_id: state.image.cluster_id().to_owned(),
+        controller_id: state.image.node_id().0,
         brokers: vec![broker],
         ..DescribeClusterResponse::default()
     };

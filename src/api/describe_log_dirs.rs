@@ -20,14 +20,24 @@ pub struct Gathering {
 
 /// Asks every shard.
 pub fn begin(state: &mut ShardState, _facts: &Facts, request: DescribeLogDirsRequest) -> Begun {
-    let jobs = (0..state.shards).map(|shard| (ShardId(shard), Job::LogDirs)).collect();
-    Begun::Gather(jobs, Flow::LogDirs(Gathering { request, sizes: BTreeMap::new() }))
+    let jobs = (0..state.shards)
+        .map(|shard| (ShardId(shard), Job::LogDirs))
+        .collect();
+    Begun::Gather(
+        jobs,
+        Flow::LogDirs(Gathering {
+            request,
+            sizes: BTreeMap::new(),
+        }),
+    )
 }
 
 impl Gathering {
     /// Takes the sizes of one shard.
     pub fn put(&mut self, answer: Answer) {
-        let Answer::LogDirs(sizes) = answer else { unexpected(&answer) };
+        let Answer::LogDirs(sizes) = answer else {
+            unexpected(&answer)
+        };
         self.sizes.extend(sizes);
     }
 
@@ -35,27 +45,34 @@ impl Gathering {
     pub fn resume(self, state: &mut ShardState, facts: &Facts) -> Begun {
         let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
         for (key, size) in &self.sizes {
-            let Some(topic) = state.image.topic_by_id(key.topic) else { continue };
+            let Some(topic) = state.image.topic_by_id(key.topic) else {
+                continue;
+            };
             let asked = self.request.topics.as_ref().is_none_or(|topics| {
                 topics.iter().any(|asked| {
                     asked.topic == topic.name && asked.partitions.contains(&key.partition)
                 })
             });
             if asked {
-                topics.entry(topic.name.clone()).or_default().push(DescribeLogDirsPartition {
-                    partition_index: key.partition,
-                    partition_size: i64::try_from(*size).unwrap_or(i64::MAX),
-                    ..DescribeLogDirsPartition::default()
-                });
+                topics
+                    .entry(topic.name.clone())
+                    .or_default()
+                    .push(DescribeLogDirsPartition {
+                        partition_index: key.partition,
+                        partition_size: i64::try_from(*size).unwrap_or(i64::MAX),
+                        ..DescribeLogDirsPartition::default()
+                    });
             }
         }
-        let topics = topics.into_iter().map(|(name, partitions)| DescribeLogDirsTopic {
-            name,
-            partitions,
-            ..DescribeLogDirsTopic::default()
-        });
+        let topics = topics
+            .into_iter()
+            .map(|(name, partitions)| DescribeLogDirsTopic {
+                name,
+                partitions,
+                ..DescribeLogDirsTopic::default()
+            });
         let result = DescribeLogDirsResult {
-            log_dir: state.node.data_dir.clone(),
+            log_dir: state.data_dir.clone(),
             topics: topics.collect(),
             ..DescribeLogDirsResult::default()
         };
@@ -68,6 +85,10 @@ impl Gathering {
 
 /// Sums up the partitions of one shard.
 pub fn perform(state: &mut ShardState, to: Return) {
-    let sizes = state.partitions.iter().map(|(key, p)| (*key, p.log.size_bytes())).collect();
+    let sizes = state
+        .partitions
+        .iter()
+        .map(|(key, p)| (*key, p.log.size_bytes()))
+        .collect();
     state.answer(to, Answer::LogDirs(sizes));
 }

@@ -29,16 +29,30 @@ pub fn begin(
         first_partition = 0;
     }
     let names: BTreeSet<&str> = match request.topics.is_empty() {
-        true => state.image.topics().map(|topic| topic.name.as_str()).collect(),
-        false => request.topics.iter().map(|topic| topic.name.as_str()).collect(),
+        true => state
+            .image
+            .topics()
+            .map(|topic| topic.name.as_str())
+            .collect(),
+        false => request
+            .topics
+            .iter()
+            .map(|topic| topic.name.as_str())
+            .collect(),
     };
     let mut left = request.response_partition_limit.clamp(1, PARTITIONS_MAX);
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names.into_iter().filter(|name| *name >= first_topic) {
-        let first = if name == first_topic { first_partition } else { 0 };
+        let first = if name == first_topic {
+            first_partition
+        } else {
+            0
+        };
         if left == 0 {
-            response.next_cursor =
-                Some(Cursor { topic_name: name.to_owned(), partition_index: first });
+            response.next_cursor = Some(Cursor {
+                topic_name: name.to_owned(),
+                partition_index: first,
+            });
             break;
         }
         let Some(topic) = state.image.topic(name) else {
@@ -49,8 +63,10 @@ pub fn begin(
         response.topics.push(known(state, topic, first..end));
         left -= (end - first).max(0);
         if end < topic.partitions {
-            response.next_cursor =
-                Some(Cursor { topic_name: name.to_owned(), partition_index: end });
+            response.next_cursor = Some(Cursor {
+                topic_name: name.to_owned(),
+                partition_index: end,
+            });
             break;
         }
     }
@@ -75,7 +91,7 @@ fn known(
     topic: &Topic,
     partitions: std::ops::Range<i32>,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let node_id = state.node.id.0;
+    let node_id = state.image.node_id().0;
     let partition = |partition_index| DescribeTopicPartitionsResponsePartition {
         partition_index,
         leader_id: node_id,

@@ -47,7 +47,10 @@ pub struct Gathering {
 pub fn begin(state: &mut ShardState, facts: &Facts, request: FetchRequest) -> Begun {
     if request.session_id != 0 && request.session_epoch != SESSION_EPOCH_FINAL {
         let error_code = ErrorCode::FetchSessionIdNotFound;
-        return facts.reply(&FetchResponse { error_code, ..FetchResponse::default() });
+        return facts.reply(&FetchResponse {
+            error_code,
+            ..FetchResponse::default()
+        });
     }
     let wait_ms = request.max_wait_ms.clamp(0, WAIT_MS_MAX);
     let flow = Gathering {
@@ -87,7 +90,14 @@ impl Gathering {
                             .min(self.request.max_bytes),
                         ..partition.clone()
                     };
-                    jobs.push((state.owner(key), Job::Read { partition: key, request, watch_until }));
+                    jobs.push((
+                        state.owner(key),
+                        Job::Read {
+                            partition: key,
+                            request,
+                            watch_until,
+                        },
+                    ));
                 }
             }
             self.response.responses.push(FetchableTopicResponse {
@@ -105,7 +115,9 @@ impl Gathering {
 
     /// Takes what was found in one partition.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::Read { response, extent } = answer else { unexpected(&answer) };
+        let Answer::Read { response, extent } = answer else {
+            unexpected(&answer)
+        };
         let (topic, partition, _) = self.places[slot];
         self.response.responses[topic].partitions[partition] = response;
         self.extents[slot] = extent;
@@ -122,8 +134,17 @@ impl Gathering {
         if self.parked || (self.woken && !over) {
             return self.read(state, facts);
         }
-        let found: u64 = self.extents.iter().flatten().map(|extent| extent.length).sum();
-        let mut partitions = self.response.responses.iter().flat_map(|topic| &topic.partitions);
+        let found: u64 = self
+            .extents
+            .iter()
+            .flatten()
+            .map(|extent| extent.length)
+            .sum();
+        let mut partitions = self
+            .response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partitions);
         let failed = partitions.any(|partition| partition.error_code.is_error());
         let enough = found >= u64::from(self.request.min_bytes.max(0).unsigned_abs());
         if over || enough || failed {
@@ -144,12 +165,17 @@ impl Gathering {
                 extent.length = extent.length.min(left);
             }
             let (topic, partition, _) = self.places[slot];
-            self.response.responses[topic].partitions[partition].records =
-                Records::External { tag: extents.len() as u32, length: extent.length as u32 };
+            self.response.responses[topic].partitions[partition].records = Records::External {
+                tag: extents.len() as u32,
+                length: extent.length as u32,
+            };
             left = left.saturating_sub(extent.length);
             extents.push(extent);
         }
-        Begun::Reply(Reply { head: facts.encode(&self.response), extents })
+        Begun::Reply(Reply {
+            head: facts.encode(&self.response),
+            extents,
+        })
     }
 }
 
@@ -177,15 +203,20 @@ pub fn perform(
     let answer = match state.owned(key) {
         Ok(partition) => {
             if let Some(until) = watch_until {
-                partition.watchers.retain(|w| w.until > now && (w.shard, w.call) != (to.shard, to.call));
-                partition.watchers.push(Watcher { shard: to.shard, call: to.call, until });
+                partition
+                    .watchers
+                    .retain(|w| w.until > now && (w.shard, w.call) != (to.shard, to.call));
+                partition.watchers.push(Watcher {
+                    shard: to.shard,
+                    call: to.call,
+                    until,
+                });
             }
             read(partition, request)
         }
         Err(code) => Err(code),
     };
-    let (response, extent) =
-        answer.unwrap_or_else(|code| (failed(request.partition, code), None));
+    let (response, extent) = answer.unwrap_or_else(|code| (failed(request.partition, code), None));
     state.answer(to, Answer::Read { response, extent });
 }
 
@@ -205,15 +236,23 @@ fn read(
     };
     let extent = match found {
         Ok(found) => found,
-        Err(ReadError::OffsetOutOfRange) => {
+        Err(ReadError::OffsetOutOfRange { .. }) => {
             let error_code = ErrorCode::OffsetOutOfRange;
-            return Ok((PartitionData { error_code, ..watermarks }, None));
+            return Ok((
+                PartitionData {
+                    error_code,
+                    ..watermarks
+                },
+                None,
+            ));
         }
         Err(error) => return Err(error.code()),
     };
     let extent = match extent {
         Some(found) => Some(Extent {
-            file: dir.open(&found.file).map_err(|_| ErrorCode::KafkaStorageError)?,
+            file: dir
+                .open(&found.file)
+                .map_err(|_| ErrorCode::KafkaStorageError)?,
             position: found.position,
             length: found.length,
         }),

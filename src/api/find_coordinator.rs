@@ -45,7 +45,10 @@ impl Creating {
         let find = |key: String| coordinator(state, facts, request.key_type, key);
         if facts.version >= BATCHED_FROM {
             let coordinators = request.coordinator_keys.into_iter().map(find).collect();
-            let response = FindCoordinatorResponse { coordinators, ..Default::default() };
+            let response = FindCoordinatorResponse {
+                coordinators,
+                ..Default::default()
+            };
             return facts.reply(&response);
         }
         let found = find(request.key);
@@ -73,9 +76,23 @@ fn coordinator(state: &ShardState, facts: &Facts, key_type: i8, key: String) -> 
             _ => None,
         };
         let (node_id, port) = (-1, -1);
-        return Coordinator { key, node_id, port, error_code, error_message, host: String::new() };
+        return Coordinator {
+            key,
+            node_id,
+            port,
+            error_code,
+            error_message,
+            host: String::new(),
+        };
     }
     let (host, port) = advertised(state, facts);
-    let node_id = state.node.id.0;
-    Coordinator { key, node_id, host, port, error_code, error_message: None }
+    let node_id = state.image.node_id().0;
+    Coordinator {
+        key,
+        node_id,
+        host,
+        port,
+        error_code,
+        error_message: None,
+    }
 }

@@ -5,34 +5,30 @@
 //! - A transactional id gets `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`: fatal for every client, so
 //!   that it stops with an error instead of trying again for ever. Transactions are not served.
 
-use super::job::{CatalogJob, Job};
-use super::{Begun, Facts, Flow};
+use super::job::CatalogJob;
+use super::{Begun, Facts, topics};
 use crate::base::ErrorCode;
-use crate::base::placement::CONTROLLER;
 use crate::state::ShardState;
 use crate::wire::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 
 /// Asks the catalog for an id.
-pub fn begin(_state: &mut ShardState, facts: &Facts, request: InitProducerIdRequest) -> Begun {
+pub fn begin(_: &mut ShardState, facts: &Facts, request: InitProducerIdRequest) -> Begun {
     if request.transactional_id.is_some() {
-        return facts.reply(&refused(ErrorCode::TransactionalIdAuthorizationFailed));
-    }
-    let job = Job::Catalog(Box::new(CatalogJob::ProducerId));
-    Begun::Gather(vec![(CONTROLLER, job)], Flow::Catalog(None))
-}
-
-/// The response for the catalog's answer.
-pub fn response(producer_id: Option<i64>) -> InitProducerIdResponse {
-    match producer_id {
-        Some(producer_id) => InitProducerIdResponse {
-            producer_id,
-            producer_epoch: 0,
+        let error_code = ErrorCode::TransactionalIdAuthorizationFailed;
+        let producer_epoch = -1;
+        return facts.reply(&InitProducerIdResponse {
+            error_code,
+            producer_epoch,
             ..InitProducerIdResponse::default()
-        },
-        None => refused(ErrorCode::CoordinatorNotAvailable),
+        });
     }
+    topics::ask(CatalogJob::ProducerId)
 }
 
-fn refused(error_code: ErrorCode) -> InitProducerIdResponse {
-    InitProducerIdResponse { error_code, producer_epoch: -1, ..InitProducerIdResponse::default() }
+/// The response with a new id, in its first epoch.
+pub fn response(producer_id: i64) -> InitProducerIdResponse {
+    InitProducerIdResponse {
+        producer_id,
+        ..InitProducerIdResponse::default()
+    }
 }

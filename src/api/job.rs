@@ -4,7 +4,8 @@
 
 use crate::base::dir::Extent;
 use crate::base::time::Mono;
-use crate::base::{Offset, PartitionKey, ShardId};
+use crate::base::{ErrorCode, Offset, PartitionKey, ShardId};
+use crate::group::Reply;
 use crate::wire::messages as m;
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -46,7 +47,10 @@ pub enum Job {
     /// Move the log start offset.
     DeleteRecords(PartitionKey, m::delete_records::DeleteRecordsPartition),
     /// Find the end of a leader epoch.
-    EpochEnd(PartitionKey, m::offset_for_leader_epoch::OffsetForLeaderPartition),
+    EpochEnd(
+        PartitionKey,
+        m::offset_for_leader_epoch::OffsetForLeaderPartition,
+    ),
     /// List the producers of a partition.
     Producers(PartitionKey),
     /// Sizes of all partitions that the asked shard owns.
@@ -97,15 +101,15 @@ pub enum GroupRequest {
     Delete(String),
 }
 
-/// What is asked of the catalog.
+/// What is asked of the catalog. Where the version decides what is answered, it comes along.
 #[derive(Clone, Debug)]
 pub enum CatalogJob {
     /// CreateTopics.
-    Create(m::create_topics::CreateTopicsRequest),
+    CreateTopics(m::create_topics::CreateTopicsRequest, i16),
     /// Create topics by their defaults, because somebody asked for them.
     AutoCreate(Vec<String>),
     /// DeleteTopics.
-    Delete(m::delete_topics::DeleteTopicsRequest, i16),
+    DeleteTopics(m::delete_topics::DeleteTopicsRequest, i16),
     /// CreatePartitions.
     CreatePartitions(m::create_partitions::CreatePartitionsRequest),
     /// AlterConfigs.
@@ -139,7 +143,9 @@ pub enum Answer {
     /// To [`Job::LogDirs`]: partition and size in bytes.
     LogDirs(Vec<(PartitionKey, u64)>),
     /// To [`Job::Group`].
-    Group(crate::group::Reply),
+    Group(Reply),
+    /// To [`Job::Group`], if there is no coordinator.
+    NoCoordinator(ErrorCode),
     /// To [`Job::Catalog`].
     Catalog(CatalogAnswer),
 }
@@ -148,17 +154,33 @@ pub enum Answer {
 #[derive(Debug)]
 pub enum CatalogAnswer {
     /// To CreateTopics, and to automatic creation.
-    Create(m::create_topics::CreateTopicsResponse),
+    CreateTopics(m::create_topics::CreateTopicsResponse),
     /// To DeleteTopics.
-    Delete(m::delete_topics::DeleteTopicsResponse),
+    DeleteTopics(m::delete_topics::DeleteTopicsResponse),
     /// To CreatePartitions.
     CreatePartitions(m::create_partitions::CreatePartitionsResponse),
     /// To AlterConfigs.
     AlterConfigs(m::alter_configs::AlterConfigsResponse),
     /// To IncrementalAlterConfigs.
     IncrementalAlterConfigs(m::incremental_alter_configs::IncrementalAlterConfigsResponse),
-    /// The new id, or none because the catalog's log cannot be written.
-    ProducerId(Option<i64>),
+    /// The new id.
+    ProducerId(i64),
+    /// The catalog's log cannot be written.
+    Failed,
+}
+
+impl Answer {
+    /// What to say instead if the log that this answer depends on has failed.
+    pub fn into_failed(self) -> Self {
+        match self {
+            Self::Append(_) => {
+                Self::Append(super::produce::refused(ErrorCode::KafkaStorageError, None))
+            }
+            Self::Group(reply) => Self::Group(reply.failed(ErrorCode::CoordinatorNotAvailable)),
+            Self::Catalog(_) => Self::Catalog(CatalogAnswer::Failed),
+            other => other,
+        }
+    }
 }
 
 /// What must have happened before an answer may be given.

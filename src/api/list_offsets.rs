@@ -32,13 +32,18 @@ pub struct Gathering {
 
 /// Asks each partition's owner.
 pub fn begin(state: &mut ShardState, facts: &Facts, request: ListOffsetsRequest) -> Begun {
-    let mut flow = Gathering { response: ListOffsetsResponse::default(), places: Vec::new() };
+    let mut flow = Gathering {
+        response: ListOffsetsResponse::default(),
+        places: Vec::new(),
+    };
     let mut jobs = Vec::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.name).cloned();
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for (index, partition) in asked.partitions.into_iter().enumerate() {
-            let key = topic.as_ref().and_then(|t| state.partition_key(t, partition.partition_index));
+            let key = topic
+                .as_ref()
+                .and_then(|t| state.partition_key(t, partition.partition_index));
             let code = match key {
                 Some(_) => ErrorCode::None,
                 None => ErrorCode::UnknownTopicOrPartition,
@@ -49,7 +54,10 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: ListOffsetsRequest)
                 jobs.push((state.owner(key), Job::ListOffset(key, partition)));
             }
         }
-        flow.response.topics.push(ListOffsetsTopicResponse { name: asked.name, partitions });
+        flow.response.topics.push(ListOffsetsTopicResponse {
+            name: asked.name,
+            partitions,
+        });
     }
     if jobs.is_empty() {
         return facts.reply(&flow.response);
@@ -60,7 +68,9 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: ListOffsetsRequest)
 impl Gathering {
     /// Takes the answer of one partition.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::ListOffset(answer) = answer else { unexpected(&answer) };
+        let Answer::ListOffset(answer) = answer else {
+            unexpected(&answer)
+        };
         let (topic, partition) = self.places[slot];
         self.response.topics[topic].partitions[partition] = answer;
     }
@@ -73,7 +83,9 @@ pub fn perform(
     key: PartitionKey,
     request: &ListOffsetsPartition,
 ) {
-    let found = state.owned(key).and_then(|partition| look_up(partition, request));
+    let found = state
+        .owned(key)
+        .and_then(|partition| look_up(partition, request));
     let answer = found.unwrap_or_else(|code| unknown(request.partition_index, code));
     state.answer(to, Answer::ListOffset(answer));
 }
@@ -105,10 +117,12 @@ fn look_up(
             None
         }
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => None,
-        MAX_TIMESTAMP => log.offset_of_max_timestamp(dir.as_mut()).map_err(|e| e.code())?,
-        timestamp if timestamp >= 0 => {
-            log.offset_for_timestamp(dir.as_mut(), timestamp).map_err(|e| e.code())?
-        }
+        MAX_TIMESTAMP => log
+            .offset_of_max_timestamp(dir.as_mut())
+            .map_err(|e| e.code())?,
+        timestamp if timestamp >= 0 => log
+            .offset_for_timestamp(dir.as_mut(), timestamp)
+            .map_err(|e| e.code())?,
         _ => return Err(ErrorCode::UnsupportedVersion),
     };
     if let Some((offset, timestamp, leader_epoch)) = found {

@@ -36,7 +36,10 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: MetadataRequest) ->
         return facts.reply(&response(state, facts, &request));
     }
     let job = Job::Catalog(Box::new(CatalogJob::AutoCreate(missing)));
-    Begun::Gather(vec![(CONTROLLER, job)], Flow::Metadata(Creating { request }))
+    Begun::Gather(
+        vec![(CONTROLLER, job)],
+        Flow::Metadata(Creating { request }),
+    )
 }
 
 impl Creating {
@@ -48,18 +51,25 @@ impl Creating {
 
 /// Host and port that clients shall use for this node.
 pub fn advertised(state: &ShardState, facts: &Facts) -> (String, i32) {
-    match &state.node.advertised {
-        Some((host, port)) => (host.clone(), i32::from(*port)),
-        None => (facts.local.ip().to_canonical().to_string(), i32::from(facts.local.port())),
+    match state.image.advertised() {
+        Some((host, port)) => (host.to_owned(), i32::from(port)),
+        None => (
+            facts.local.ip().to_canonical().to_string(),
+            i32::from(facts.local.port()),
+        ),
     }
 }
 
 fn missing_topics(state: &ShardState, facts: &Facts, request: &MetadataRequest) -> Vec<String> {
     let allowed = request.allow_auto_topic_creation || facts.version < 4;
-    if !allowed || !state.node.auto_create_topics {
+    if !allowed || !state.broker.auto_create_topics {
         return Vec::new();
     }
-    let names = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+    let names = request
+        .topics
+        .iter()
+        .flatten()
+        .filter_map(|topic| topic.name.as_ref());
     names
         .filter(|name| catalog::check_topic_name(name).is_ok() && state.image.topic(name).is_none())
         .cloned()
@@ -68,10 +78,15 @@ fn missing_topics(state: &ShardState, facts: &Facts, request: &MetadataRequest) 
 
 fn response(state: &ShardState, facts: &Facts, request: &MetadataRequest) -> MetadataResponse {
     let (host, port) = advertised(state, facts);
-    let node_id = state.node.id.0;
+    let node_id = state.image.node_id().0;
     let mut response = MetadataResponse {
-        brokers: vec![MetadataResponseBroker { node_id, host, port, rack: None }],
-        cluster_id: Some(state.node.cluster_id.clone()),
+        brokers: vec![MetadataResponseBroker {
+            node_id,
+            host,
+            port,
+            rack: state.broker.rack.clone(),
+        }],
+        cluster_id: Some(state.image.cluster_id().to_owned()),
         controller_id: node_id,
         ..MetadataResponse::default()
     };
@@ -83,8 +98,15 @@ fn response(state: &ShardState, facts: &Facts, request: &MetadataRequest) -> Met
         Some(topics) => topics.is_empty() && facts.version == 0,
     };
     response.topics = match (&request.topics, all) {
-        (Some(topics), false) => topics.iter().map(|asked| asked_topic(state, asked)).collect(),
-        _ => state.image.topics().map(|topic| known_topic(state, topic)).collect(),
+        (Some(topics), false) => topics
+            .iter()
+            .map(|asked| asked_topic(state, asked))
+            .collect(),
+        _ => state
+            .image
+            .topics()
+            .map(|topic| known_topic(state, topic))
+            .collect(),
     };
     if request.include_topic_authorized_operations {
         for topic in &mut response.topics {
@@ -116,7 +138,7 @@ fn asked_topic(state: &ShardState, asked: &MetadataRequestTopic) -> MetadataResp
 }
 
 fn known_topic(state: &ShardState, topic: &Topic) -> MetadataResponseTopic {
-    let node_id = state.node.id.0;
+    let node_id = state.image.node_id().0;
     let partition = |partition_index| MetadataResponsePartition {
         partition_index,
         leader_id: node_id,

@@ -10,6 +10,7 @@
 //! needs others), one row in [`APIS`], a test. `forebay apis` and ApiVersions print the table.
 
 pub mod controller;
+pub mod groups;
 pub mod job;
 
 mod api_versions;
@@ -21,7 +22,6 @@ mod describe_producers;
 mod describe_topic_partitions;
 mod fetch;
 mod find_coordinator;
-mod groups;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -59,7 +59,12 @@ pub struct Api {
 /// One row: key, versions and the first flexible version come from the request's own table.
 macro_rules! api {
     ($name:literal, $request:path, $begin:path) => {
-        api!($name, $request, $begin, *<$request as Message>::VERSIONS.start())
+        api!(
+            $name,
+            $request,
+            $begin,
+            *<$request as Message>::VERSIONS.start()
+        )
     };
     ($name:literal, $request:path, $begin:path, $advertised_min:expr) => {
         Api {
@@ -128,6 +133,8 @@ pub struct Facts {
     pub peer: SocketAddr,
     /// The address that the client dialled.
     pub local: SocketAddr,
+    /// The shard of its connection.
+    pub shard: ShardId,
     /// The request's number on this shard.
     pub call: u64,
 }
@@ -135,7 +142,10 @@ pub struct Facts {
 impl Facts {
     /// Encodes a response for the client.
     pub fn reply(&self, response: &impl Message) -> Begun {
-        Begun::Reply(Reply { head: self.encode(response), extents: Vec::new() })
+        Begun::Reply(Reply {
+            head: self.encode(response),
+            extents: Vec::new(),
+        })
     }
 
     /// The response's bytes, with their size in front.
@@ -255,16 +265,24 @@ fn unexpected(answer: &Answer) -> ! {
 
 /// The row of an API.
 pub fn api(key: i16) -> Option<&'static Api> {
-    APIS.binary_search_by_key(&key, |api| api.key).ok().map(|index| &APIS[index])
+    APIS.binary_search_by_key(&key, |api| api.key)
+        .ok()
+        .map(|index| &APIS[index])
 }
 
 /// A request's header and the rest of its frame.
 pub fn decode_header(frame: Bytes) -> Result<(RequestHeader, Reader), Malformed> {
-    let key = frame.first_chunk::<2>().ok_or(Malformed("a frame without an API key"))?;
-    let api = api(i16::from_be_bytes(*key)).ok_or(Malformed("an API that is not served"))?;
     let mut reader = Reader::new(frame);
-    let header = RequestHeader::decode(&mut reader, api.flexible_from)?;
+    let header = RequestHeader::decode(&mut reader)?;
     Ok((header, reader))
+}
+
+/// True for requests that may be under way together on one connection: those that append.
+pub fn may_overlap(frame: &[u8]) -> bool {
+    let key = <m::produce::ProduceRequest as Request>::KEY;
+    frame
+        .first_chunk::<2>()
+        .is_some_and(|bytes| i16::from_be_bytes(*bytes) == key)
 }
 
 /// Starts a request. An error closes the connection, as it does in Kafka.
@@ -282,10 +300,18 @@ pub fn begin(state: &mut ShardState, facts: &Facts, body: Reader) -> Result<Begu
 /// Does a job on its owner; the answer goes to the outbox, now or later.
 pub fn perform(state: &mut ShardState, to: Return, job: Job) {
     match job {
-        Job::Append { partition, durable, batch } => {
+        Job::Append {
+            partition,
+            durable,
+            batch,
+        } => {
             produce::perform(state, to, partition, durable, batch);
         }
-        Job::Read { partition, request, watch_until } => {
+        Job::Read {
+            partition,
+            request,
+            watch_until,
+        } => {
             fetch::perform(state, to, partition, &request, watch_until);
         }
         Job::ListOffset(key, request) => list_offsets::perform(state, to, key, &request),

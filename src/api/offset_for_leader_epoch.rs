@@ -21,14 +21,18 @@ pub struct Gathering {
 
 /// Asks each partition's owner.
 pub fn begin(state: &mut ShardState, facts: &Facts, request: OffsetForLeaderEpochRequest) -> Begun {
-    let mut flow =
-        Gathering { response: OffsetForLeaderEpochResponse::default(), places: Vec::new() };
+    let mut flow = Gathering {
+        response: OffsetForLeaderEpochResponse::default(),
+        places: Vec::new(),
+    };
     let mut jobs = Vec::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.topic).cloned();
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for (index, partition) in asked.partitions.into_iter().enumerate() {
-            let key = topic.as_ref().and_then(|t| state.partition_key(t, partition.partition));
+            let key = topic
+                .as_ref()
+                .and_then(|t| state.partition_key(t, partition.partition));
             let code = match key {
                 Some(_) => ErrorCode::None,
                 None => ErrorCode::UnknownTopicOrPartition,
@@ -39,7 +43,10 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: OffsetForLeaderEpoc
                 jobs.push((state.owner(key), Job::EpochEnd(key, partition)));
             }
         }
-        flow.response.topics.push(OffsetForLeaderTopicResult { topic: asked.topic, partitions });
+        flow.response.topics.push(OffsetForLeaderTopicResult {
+            topic: asked.topic,
+            partitions,
+        });
     }
     if jobs.is_empty() {
         return facts.reply(&flow.response);
@@ -50,7 +57,9 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: OffsetForLeaderEpoc
 impl Gathering {
     /// Takes the answer of one partition.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::EpochEnd(answer) = answer else { unexpected(&answer) };
+        let Answer::EpochEnd(answer) = answer else {
+            unexpected(&answer)
+        };
         let (topic, partition) = self.places[slot];
         self.response.topics[topic].partitions[partition] = answer;
     }
@@ -79,5 +88,9 @@ pub fn perform(
 }
 
 fn unknown(partition: i32, error_code: ErrorCode) -> EpochEndOffset {
-    EpochEndOffset { partition, error_code, ..EpochEndOffset::default() }
+    EpochEndOffset {
+        partition,
+        error_code,
+        ..EpochEndOffset::default()
+    }
 }

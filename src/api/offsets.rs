@@ -30,7 +30,7 @@ pub struct Committing {
     request: OffsetCommitRequest,
     /// Topics that are not there.
     unknown: Vec<OffsetCommitResponseTopic>,
-    reply: Option<Reply>,
+    outcome: Result<Option<Reply>, ErrorCode>,
 }
 
 /// A fetch of offsets on its way.
@@ -49,22 +49,35 @@ pub fn begin_commit(
     facts: &Facts,
     mut request: OffsetCommitRequest,
 ) -> Begun {
-    let mut flow =
-        Committing { request: OffsetCommitRequest::default(), unknown: Vec::new(), reply: None };
+    let mut flow = Committing {
+        request: OffsetCommitRequest::default(),
+        unknown: Vec::new(),
+        reply: None,
+    };
     let topics = std::mem::take(&mut request.topics);
     for mut topic in topics {
-        match state.topic(&topic.name, topic.topic_id).map(|known| (known.clone(), known.id)) {
+        match state
+            .topic(&topic.name, topic.topic_id)
+            .map(|known| (known.clone(), known.id))
+        {
             Ok((known, topic_id)) => {
                 (topic.name, topic.topic_id) = (known.name.clone(), topic_id);
                 let (there, missing) = topic
                     .partitions
                     .into_iter()
                     .partition(|p| state.partition_key(&known, p.partition_index).is_some());
-                let missing = OffsetCommitRequestTopic { partitions: missing, ..topic.clone() };
+                let missing = OffsetCommitRequestTopic {
+                    partitions: missing,
+                    ..topic.clone()
+                };
                 if !missing.partitions.is_empty() {
-                    flow.unknown.push(failed(&missing, ErrorCode::UnknownTopicOrPartition));
+                    flow.unknown
+                        .push(failed(&missing, ErrorCode::UnknownTopicOrPartition));
                 }
-                request.topics.push(OffsetCommitRequestTopic { partitions: there, ..topic });
+                request.topics.push(OffsetCommitRequestTopic {
+                    partitions: there,
+                    ..topic
+                });
             }
             Err(code) => flow.unknown.push(failed(&topic, code)),
         }
@@ -78,44 +91,51 @@ pub fn begin_commit(
     match group_job(state, facts, &group_id, GroupRequest::Commit(request)) {
         Ok(job) => Begun::Gather(vec![job], Flow::Commit(flow)),
         Err(code) => {
-            flow.reply = Some(Reply::Failed(code));
+            flow.outcome = Err(code);
             flow.resume(facts)
         }
     }
 }
 
 fn failed(topic: &OffsetCommitRequestTopic, error_code: ErrorCode) -> OffsetCommitResponseTopic {
-    let partition = |partition_index| OffsetCommitResponsePartition { partition_index, error_code };
+    let partition = |partition_index| OffsetCommitResponsePartition {
+        partition_index,
+        error_code,
+    };
     OffsetCommitResponseTopic {
         name: topic.name.clone(),
         topic_id: topic.topic_id,
-        partitions: topic.partitions.iter().map(|p| partition(p.partition_index)).collect(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|p| partition(p.partition_index))
+            .collect(),
     }
 }
 
 impl Committing {
     /// Takes the coordinator's answer.
     pub fn put(&mut self, answer: Answer) {
-        let Answer::Group(reply) = answer else { unexpected(&answer) };
-        self.reply = Some(reply);
+        self.outcome = match answer {
+            Answer::Group(reply) => Ok(Some(reply)),
+            Answer::NoCoordinator(code) => Err(code),
+            other => unexpected(&other),
+        };
     }
 
     /// Replies for the topics that were there and those that were not.
     pub fn resume(self, facts: &Facts) -> Begun {
-        let mut topics = match self.reply {
-            Some(Reply::OffsetCommit(response)) => response.topics,
-            Some(Reply::Failed(code)) => {
-                self.request.topics.iter().map(|topic| failed(topic, code)).collect()
-            }
-            Some(reply) => unexpected(&Answer::Group(reply)),
-            None => Vec::new(),
+        let mut topics = match self.outcome {
+            Ok(Some(Reply::OffsetCommit(response))) => response.topics,
+            Ok(Some(reply)) => unexpected(&Answer::Group(reply)),
+            Ok(None) => Vec::new(),
+            Err(code) => self.request.topics.iter().map(|topic| failed(topic, code)).collect(),
         };
-        for topic in &mut topics {
-            let asked = self.request.topics.iter().find(|asked| asked.name == topic.name);
-            topic.topic_id = asked.map_or(TopicId::ZERO, |asked| asked.topic_id);
-        }
         topics.extend(self.unknown);
-        facts.reply(&OffsetCommitResponse { topics, ..OffsetCommitResponse::default() })
+        facts.reply(&OffsetCommitResponse {
+            topics,
+            ..OffsetCommitResponse::default()
+        })
     }
 }
 
@@ -138,7 +158,11 @@ pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRe
             ..OffsetFetchRequestGroup::default()
         }],
     };
-    let mut flow = Fetching { groups: Vec::new(), unknown: Vec::new(), places: Vec::new() };
+    let mut flow = Fetching {
+        groups: Vec::new(),
+        unknown: Vec::new(),
+        places: Vec::new(),
+    };
     let mut jobs = Vec::with_capacity(groups.len());
     for (index, mut group) in groups.into_iter().enumerate() {
         let mut response = OffsetFetchResponseGroup {
@@ -188,7 +212,12 @@ fn resolve(
                 };
                 unknown.push(OffsetFetchResponseTopics {
                     topic_id: topic.topic_id,
-                    partitions: topic.partition_indexes.iter().copied().map(partition).collect(),
+                    partitions: topic
+                        .partition_indexes
+                        .iter()
+                        .copied()
+                        .map(partition)
+                        .collect(),
                     ..OffsetFetchResponseTopics::default()
                 });
                 false
@@ -201,7 +230,9 @@ fn resolve(
 impl Fetching {
     /// Takes one coordinator's answer.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::Group(reply) = answer else { unexpected(&answer) };
+        let Answer::Group(reply) = answer else {
+            unexpected(&answer)
+        };
         let place = &mut self.groups[self.places[slot]];
         match reply {
             Reply::OffsetFetch(group) => *place = group,
@@ -216,18 +247,23 @@ impl Fetching {
         for (group, unknown) in groups.iter_mut().zip(self.unknown) {
             if facts.version >= TOPIC_IDS_FROM {
                 // Offsets of topics that are gone have no id to be named by.
-                group.topics.retain_mut(|topic| match state.image.topic(&topic.name) {
-                    Some(known) => {
-                        topic.topic_id = known.id;
-                        true
-                    }
-                    None => false,
-                });
+                group
+                    .topics
+                    .retain_mut(|topic| match state.image.topic(&topic.name) {
+                        Some(known) => {
+                            topic.topic_id = known.id;
+                            true
+                        }
+                        None => false,
+                    });
             }
             group.topics.extend(unknown);
         }
         if facts.version >= GROUPS_FROM {
-            return facts.reply(&OffsetFetchResponse { groups, ..OffsetFetchResponse::default() });
+            return facts.reply(&OffsetFetchResponse {
+                groups,
+                ..OffsetFetchResponse::default()
+            });
         }
         let group = groups.into_iter().next().unwrap_or_default();
         facts.reply(&OffsetFetchResponse {

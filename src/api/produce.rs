@@ -37,8 +37,11 @@ pub struct Gathering {
 
 /// Sends each partition's batch to its owner.
 pub fn begin(state: &mut ShardState, facts: &Facts, request: ProduceRequest) -> Begun {
-    let mut flow =
-        Gathering { acks: request.acks, response: ProduceResponse::default(), places: Vec::new() };
+    let mut flow = Gathering {
+        acks: request.acks,
+        response: ProduceResponse::default(),
+        places: Vec::new(),
+    };
     let mut jobs = Vec::new();
     for topic_data in request.topic_data {
         let topic = state.topic(&topic_data.name, topic_data.topic_id).cloned();
@@ -48,13 +51,24 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: ProduceRequest) -> 
             let checked = topic.as_ref().map_err(|&code| code).and_then(|topic| {
                 check(state, facts, request.acks, topic, &data).map(|key| (key, data.records))
             });
-            let mut response = PartitionProduceResponse { index, ..refused(ErrorCode::None) };
+            let mut response = PartitionProduceResponse {
+                index,
+                ..refused(ErrorCode::None, None)
+            };
             match checked {
                 Ok((partition, records)) => {
-                    flow.places.push((flow.response.responses.len(), responses.len()));
+                    flow.places
+                        .push((flow.response.responses.len(), responses.len()));
                     let batch = records.unwrap_or_default();
                     let durable = request.acks == -1;
-                    jobs.push((state.owner(partition), Job::Append { partition, durable, batch }));
+                    jobs.push((
+                        state.owner(partition),
+                        Job::Append {
+                            partition,
+                            durable,
+                            batch,
+                        },
+                    ));
                 }
                 Err(code) => response.error_code = code,
             }
@@ -91,16 +105,23 @@ fn check(
     if zstd && facts.version < ZSTD_FROM {
         return Err(ErrorCode::UnsupportedCompressionType);
     }
-    state.partition_key(topic, data.index).ok_or(ErrorCode::UnknownTopicOrPartition)
+    state
+        .partition_key(topic, data.index)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 impl Gathering {
     /// Takes the answer of one partition.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::Append(answer) = answer else { unexpected(&answer) };
+        let Answer::Append(answer) = answer else {
+            unexpected(&answer)
+        };
         let (topic, partition) = self.places[slot];
         let place = &mut self.response.responses[topic].partition_responses[partition];
-        *place = PartitionProduceResponse { index: place.index, ..answer };
+        *place = PartitionProduceResponse {
+            index: place.index,
+            ..answer
+        };
     }
 
     /// Replies, unless the client wants no reply.
@@ -108,7 +129,11 @@ impl Gathering {
         if self.acks != 0 {
             return facts.reply(&self.response);
         }
-        let mut partitions = self.response.responses.iter().flat_map(|t| &t.partition_responses);
+        let mut partitions = self
+            .response
+            .responses
+            .iter()
+            .flat_map(|t| &t.partition_responses);
         match partitions.any(|partition| partition.error_code.is_error()) {
             true => Begun::Close("a produce request with acks=0 failed"),
             false => Begun::Silent,
@@ -117,17 +142,16 @@ impl Gathering {
 }
 
 /// Appends one batch on its owner.
-pub fn perform(
-    state: &mut ShardState,
-    to: Return,
-    key: PartitionKey,
-    durable: bool,
-    batch: Bytes,
-) {
+pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: bool, batch: Bytes) {
     let now = state.now;
     let appended = match state.owned(key) {
+        // One node is one replica.
+        Ok(partition) if durable && partition.settings.min_insync_replicas > 1 => {
+            let refused = refused(ErrorCode::NotEnoughReplicas, None);
+            return state.answer(to, Answer::Append(refused));
+        }
         Ok(partition) => partition.log.append(now, batch, Origin::Client { durable }),
-        Err(code) => return state.answer(to, Answer::Append(refused(code))),
+        Err(code) => return state.answer(to, Answer::Append(refused(code, None))),
     };
     let appended = match appended {
         Ok(appended) => appended,
@@ -148,9 +172,10 @@ pub fn perform(
 }
 
 /// The response for a batch that was not taken.
-pub fn refused(error_code: ErrorCode) -> PartitionProduceResponse {
+pub fn refused(error_code: ErrorCode, why: Option<String>) -> PartitionProduceResponse {
     PartitionProduceResponse {
         error_code,
+        error_message: why,
         base_offset: -1,
         log_append_time_ms: -1,
         log_start_offset: -1,
@@ -160,15 +185,15 @@ pub fn refused(error_code: ErrorCode) -> PartitionProduceResponse {
 
 /// The same with what is wrong, for versions that can say it (KIP-467).
 fn failed(error: &AppendError) -> PartitionProduceResponse {
-    let record_errors = error.record_errors().iter().map(|(index, message)| {
-        BatchIndexAndErrorMessage {
-            batch_index: *index,
-            batch_index_error_message: Some(message.clone()),
-        }
-    });
+    let record_errors = error
+        .record_errors()
+        .iter()
+        .map(|record| BatchIndexAndErrorMessage {
+            batch_index: record.batch_index,
+            batch_index_error_message: Some(record.message.to_string()),
+        });
     PartitionProduceResponse {
-        error_message: Some(error.to_string()),
         record_errors: record_errors.collect(),
-        ..refused(error.code())
+        ..refused(error.code(), Some(error.to_string()))
     }
 }

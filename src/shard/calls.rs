@@ -33,7 +33,11 @@ pub struct Calls {
 impl Calls {
     /// A request begins.
     pub fn begin(&mut self, connection: ConnectionId, facts: Facts) {
-        let call = Call { connection, facts, state: CallState::Running };
+        let call = Call {
+            connection,
+            facts,
+            state: CallState::Running,
+        };
         let earlier = self.calls.insert(call.facts.call, call);
         debug_assert!(earlier.is_none(), "call numbers are used once");
     }
@@ -57,7 +61,9 @@ impl Calls {
     /// with their connection are dropped.
     pub fn put(&mut self, to: Return, answer: Answer) -> Option<(Flow, Facts)> {
         let call = self.calls.get_mut(&to.call)?;
-        let CallState::Gathering { flow, missing } = &mut call.state else { return None };
+        let CallState::Gathering { flow, missing } = &mut call.state else {
+            return None;
+        };
         flow.put(to.slot as usize, answer);
         *missing -= 1;
         if *missing > 0 {

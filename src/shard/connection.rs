@@ -122,7 +122,9 @@ impl Connection {
     /// True if a request may start now; `overlaps` is true for a produce request.
     pub fn may_start(&self, overlaps: bool) -> bool {
         let busy = |slot: &Slot| match slot {
-            Slot::Waiting { overlaps: other, .. } => !(overlaps && *other),
+            Slot::Waiting {
+                overlaps: other, ..
+            } => !(overlaps && *other),
             Slot::Ready(_) => false,
         };
         self.slots.len() < REQUESTS_MAX && !self.slots.iter().any(busy)
@@ -178,7 +180,9 @@ impl Connection {
 
     /// True if produce requests are under way.
     pub fn is_appending(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::Waiting { overlaps: true, .. }))
+        self.slots
+            .iter()
+            .any(|slot| matches!(slot, Slot::Waiting { overlaps: true, .. }))
     }
 
     /// The calls under way.

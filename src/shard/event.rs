@@ -51,7 +51,10 @@ impl Purpose {
             Purpose::Send(connection) => (2, connection.0),
             Purpose::Sync(round) => (3, round),
         };
-        debug_assert!(number < 1 << PURPOSE_SHIFT, "numbers of one run stay below 2^60");
+        debug_assert!(
+            number < 1 << PURPOSE_SHIFT,
+            "numbers of one run stay below 2^60"
+        );
         purpose << PURPOSE_SHIFT | number
     }
 
@@ -100,7 +103,7 @@ impl<I: Io> Shard<I> {
             Mail::Ask { to, job } => api::perform(&mut self.state, to, job),
             Mail::Answer { to, answer } => self.deliver(to, answer),
             Mail::Wake { call } => self.on_wake(call),
-            Mail::Image(image) => self.apply_image(image),
+            Mail::Image(publication) => self.apply_image(publication),
             Mail::Applied { version } => self.on_applied(from, version),
             Mail::Adopt(accepted) => self.adopt(accepted),
         }
@@ -126,9 +129,13 @@ impl<I: Io> Shard<I> {
 
     fn adopt(&mut self, accepted: Accepted) {
         let id = ConnectionId(self.next_id());
-        let Accepted { socket, peer, local } = accepted;
+        let Accepted {
+            socket,
+            peer,
+            local,
+        } = accepted;
         debug!(%peer, "connected");
-        let frame_bytes_max = self.settings.request_bytes_max;
+        let frame_bytes_max = self.state.broker.request_bytes_max as usize;
         let now = self.state.now.mono;
         let mut connection = Connection::new(socket, peer, local, now, frame_bytes_max);
         if self.life > Life::Ready {
@@ -140,7 +147,9 @@ impl<I: Io> Shard<I> {
 
     fn on_received(&mut self, id: ConnectionId, result: io::Result<usize>, buffer: BytesMut) {
         let now = self.state.now.mono;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         connection.on_received(buffer, now);
         match result {
             Ok(0) => self.close(id, "the client closed it"),
@@ -154,7 +163,9 @@ impl<I: Io> Shard<I> {
 
     fn on_sent(&mut self, id: ConnectionId, result: io::Result<()>) {
         let now = self.state.now.mono;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         match result {
             Ok(()) => {
                 connection.on_sent(now);
@@ -167,7 +178,9 @@ impl<I: Io> Shard<I> {
     /// Starts every request that has come in full and whose turn it is.
     pub(super) fn start_frames(&mut self, id: ConnectionId) {
         loop {
-            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let Some(connection) = self.connections.get_mut(&id) else {
+                return;
+            };
             match connection.next_frame() {
                 Ok(Some(frame)) => match self.start_frame(id, frame) {
                     Ok(true) => {}
@@ -183,7 +196,9 @@ impl<I: Io> Shard<I> {
     /// Starts one request; false if it has to wait.
     fn start_frame(&mut self, id: ConnectionId, frame: Bytes) -> Result<bool, Malformed> {
         let overlaps = api::may_overlap(&frame);
-        let Some(connection) = self.connections.get_mut(&id) else { return Ok(false) };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Ok(false);
+        };
         if !connection.may_start(overlaps) {
             connection.postpone(frame);
             return Ok(false);
@@ -238,17 +253,21 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn on_wake(&mut self, call: u64) {
+    pub(super) fn on_wake(&mut self, call: u64) {
         if let Some((flow, facts)) = self.calls.wake(call) {
             let begun = flow.resume(&mut self.state, &facts);
             self.go_on(facts, begun);
         }
     }
 
-    fn on_applied(&mut self, shard: ShardId, version: u64) {
+    pub(super) fn on_applied(&mut self, shard: ShardId, version: u64) {
         debug_assert_eq!(self.state.shard, CONTROLLER, "only the controller is told");
         self.applied[usize::from(shard.0)] = version;
         let everywhere = self.applied.iter().copied().min().unwrap_or_default();
+        if everywhere > 0 && !self.accepting {
+            self.accepting = true;
+            self.accept();
+        }
         for (to, answer) in self.waiting.take_published(everywhere) {
             self.deliver(to, answer);
         }
@@ -260,13 +279,13 @@ impl<I: Io> Shard<I> {
             let begun = flow.resume(&mut self.state, &facts);
             self.go_on(facts, begun);
         }
-        self.state.on_deadline();
+        crate::api::groups::on_deadline(&mut self.state);
         if self.sweep_at <= now.mono {
             self.sweep_at = now.mono + SWEEP_INTERVAL;
             self.close_idle();
         }
         if self.retain_at <= now.mono {
-            self.retain_at = now.mono + self.settings.retention_check_interval;
+            self.retain_at = now.mono + super::retention_check_interval(&self.state);
             self.retain();
         }
         if self.life == Life::Draining && self.drain_by <= now.mono {
@@ -278,19 +297,33 @@ impl<I: Io> Shard<I> {
     }
 
     fn close_idle(&mut self) {
-        let (now, idle_max) = (self.state.now.mono, self.settings.connection_idle_max);
+        let Some(idle_ms_max) = self.state.broker.connection_idle_ms_max else {
+            return;
+        };
+        let (now, idle_max) = (
+            self.state.now.mono,
+            Duration::from_millis(idle_ms_max as u64),
+        );
         let idle = |connection: &Connection| {
             connection.is_quiet() && now.since(connection.active_at) > idle_max
         };
-        let idle: Vec<_> =
-            self.connections.iter().filter(|(_, c)| idle(c)).map(|(id, _)| *id).collect();
+        let idle: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| idle(c))
+            .map(|(id, _)| *id)
+            .collect();
         for id in idle {
             self.close(id, "it was idle for too long");
         }
     }
 
     fn on_drain(&mut self, by: crate::base::Mono) {
-        info!(shard = self.state.shard.0, connections = self.connections.len(), "stopping");
+        info!(
+            shard = self.state.shard.0,
+            connections = self.connections.len(),
+            "stopping"
+        );
         self.life = Life::Draining;
         self.drain_by = by;
         let mut idle = Vec::new();
@@ -322,7 +355,9 @@ impl<I: Io> Shard<I> {
 
     /// Closes a connection at once and forgets what it waits for.
     pub(super) fn close(&mut self, id: ConnectionId, reason: &str) {
-        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
         debug!(peer = %connection.peer, reason, "disconnected");
         for call in connection.calls() {
             self.calls.end(call);
@@ -334,22 +369,35 @@ impl<I: Io> Shard<I> {
 
     /// A request ended: its reply takes its place in the connection's order.
     fn finish(&mut self, call: u64, reply: Option<Vec<crate::io::Chunk>>) {
-        let Some(id) = self.calls.end(call) else { return };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(id) = self.calls.end(call) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         connection.on_finished(call, reply);
         self.touched.insert(id);
     }
 
     /// Starts the next send and receive of a connection that something happened to.
     pub(super) fn advance(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         let chunks = connection.start_send();
         let socket = connection.socket.clone();
         if !chunks.is_empty() {
-            self.io.submit(Purpose::Send(id).token(), Op::Send { socket: socket.clone(), chunks });
+            self.io.submit(
+                Purpose::Send(id).token(),
+                Op::Send {
+                    socket: socket.clone(),
+                    chunks,
+                },
+            );
         }
         if let Some(buffer) = connection.start_receive() {
-            self.io.submit(Purpose::Receive(id).token(), Op::Receive { socket, buffer });
+            self.io
+                .submit(Purpose::Receive(id).token(), Op::Receive { socket, buffer });
         }
         if connection.is_drained() {
             self.close(id, "the broker stops");

@@ -5,10 +5,10 @@
 //! waits in the sender's overflow and goes out in a later turn. A sleeping receiver is woken by
 //! its bell, once per sleep; a receiver that runs is never rung.
 
+use crate::api::controller::Publication;
 use crate::api::job::{Answer, Job, Return};
 use crate::base::ShardId;
 use crate::base::time::Mono;
-use crate::catalog::Image;
 use crate::io::{Accepted, Bell};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
@@ -39,10 +39,10 @@ pub enum Mail {
         call: u64,
     },
     /// The catalog changed; from the controller to everybody.
-    Image(Arc<Image>),
+    Image(Publication),
     /// The sender has opened and dropped partitions up to this image; to the controller.
     Applied {
-        /// [`Image::version`].
+        /// [`Publication::version`].
         version: u64,
     },
     /// A new connection that this shard shall serve.
@@ -85,7 +85,11 @@ pub struct Post {
 impl Post {
     /// Queues between `shards` shards.
     pub fn new(shards: u16) -> Self {
-        let row = || (0..shards).map(|_| Arc::new(ArrayQueue::new(QUEUE_SLOTS))).collect();
+        let row = || {
+            (0..shards)
+                .map(|_| Arc::new(ArrayQueue::new(QUEUE_SLOTS)))
+                .collect()
+        };
         Self {
             receivers: (0..shards).map(|_| Arc::default()).collect(),
             queues: (0..shards).map(|_| row()).collect(),
@@ -95,15 +99,18 @@ impl Post {
     /// The mailbox of one shard, given everybody's bells in shard order.
     pub fn mailbox(&self, shard: ShardId, bells: &[Bell]) -> Mailbox {
         let own = usize::from(shard.0);
-        let outbound = self.receivers.iter().zip(bells).enumerate().map(|(to, (receiver, bell))| {
-            Outbound {
-                queue: self.queues[own][to].clone(),
-                overflow: VecDeque::new(),
-                receiver: receiver.clone(),
-                bell: bell.clone(),
-                unrung: false,
-            }
-        });
+        let outbound =
+            self.receivers
+                .iter()
+                .zip(bells)
+                .enumerate()
+                .map(|(to, (receiver, bell))| Outbound {
+                    queue: self.queues[own][to].clone(),
+                    overflow: VecDeque::new(),
+                    receiver: receiver.clone(),
+                    bell: bell.clone(),
+                    unrung: false,
+                });
         Mailbox {
             shard,
             own: self.receivers[own].clone(),
@@ -193,7 +200,9 @@ impl Mailbox {
 
     /// True if some mail could not be handed over yet.
     pub fn is_backed_up(&self) -> bool {
-        self.outbound.iter().any(|outbound| !outbound.overflow.is_empty())
+        self.outbound
+            .iter()
+            .any(|outbound| !outbound.overflow.is_empty())
     }
 
     /// Moves at most one queue's worth of mail from each sender to `mails`.
@@ -230,7 +239,11 @@ impl Mailbox {
     /// The shard with the fewest connections, the first of equals.
     pub fn least_loaded(&self) -> ShardId {
         let load = |outbound: &Outbound| outbound.receiver.connections.load(Ordering::Relaxed);
-        let least = self.outbound.iter().enumerate().min_by_key(|(_, outbound)| load(outbound));
+        let least = self
+            .outbound
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, outbound)| load(outbound));
         ShardId(least.map_or(0, |(shard, _)| shard as u16))
     }
 

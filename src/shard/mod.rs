@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One thread owns everything here, so only one thing happens at a time and nothing is locked.
-//! The price is that what waits is written down as a value ([`Flow`], [`waiting`]) instead of as a
+//! The price is that what waits is written down as a value (`api::Flow`, `waiting`) instead of as a
 //! stack. Between two turns: every reply that may leave has left, every queued append is written
 //! or its partition is offline, and mail is handed over.
 
@@ -21,14 +21,14 @@ mod partitions;
 mod settle;
 mod waiting;
 
-use crate::api::Flow;
+use crate::api::controller::Publication;
 use crate::api::job::{Answer, Job, Return};
 use crate::base::placement::CONTROLLER;
 use crate::base::time::Mono;
-use crate::base::{ConnectionId, PartitionKey};
-use crate::catalog::Image;
+use crate::base::{ConnectionId, PartitionKey, ShardId};
+use crate::catalog::{Identity, Image};
 use crate::io::{Completion, Io, Op};
-use crate::state::{Node, ShardState};
+use crate::state::ShardState;
 use calls::Calls;
 use connection::Connection;
 use event::{Event, Purpose};
@@ -43,20 +43,16 @@ use waiting::Waiting;
 /// What a shard needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// This node.
-    pub node: Node,
+    /// Who this node is, with the settings given at start.
+    pub identity: Identity,
+    /// The data directory, as clients are told.
+    pub data_dir: String,
     /// Epoch under which this run appends.
     pub leader_epoch: i32,
     /// The last stop was clean.
     pub clean: bool,
     /// Seed of everything random.
     pub seed: u64,
-    /// Largest request: `socket.request.max.bytes`.
-    pub request_bytes_max: usize,
-    /// Idle connections are closed after this: `connections.max.idle.ms`.
-    pub connection_idle_max: Duration,
-    /// How often retention looks at the logs: `log.retention.check.interval.ms`.
-    pub retention_check_interval: Duration,
 }
 
 /// How far a shard's life has come; it only moves forward.
@@ -94,7 +90,10 @@ pub struct Shard<I: Io> {
     touched: BTreeSet<ConnectionId>,
     /// By shard, the catalog version it works with; kept on the controller.
     applied: Vec<u64>,
-    published: u64,
+    accepting: bool,
+    /// Files of syncs under way, by the number of their round.
+    rounds: BTreeMap<u64, PartitionKey>,
+    closed_clean: bool,
     drain_by: Mono,
     flush_at: Mono,
     sweep_at: Mono,
@@ -108,11 +107,11 @@ impl<I: Io> Shard<I> {
     pub fn new(mut io: I, mailbox: Mailbox, settings: Settings) -> Self {
         let now = io.now();
         let state = ShardState::new(
-            mailbox.shard(),
-            mailbox.shards(),
+            (mailbox.shard(), mailbox.shards()),
             now,
             settings.leader_epoch,
-            settings.node.clone(),
+            settings.data_dir.clone(),
+            Arc::new(Image::new(settings.identity.clone())),
             settings.seed,
         );
         Self {
@@ -127,11 +126,13 @@ impl<I: Io> Shard<I> {
             advanced: BTreeSet::new(),
             touched: BTreeSet::new(),
             applied: vec![0; usize::from(mailbox.shards())],
-            published: 0,
+            accepting: false,
+            rounds: BTreeMap::new(),
+            closed_clean: true,
             drain_by: Mono::default(),
             flush_at: now.mono,
             sweep_at: now.mono,
-            retain_at: now.mono + settings.retention_check_interval,
+            retain_at: now.mono + retention_check_interval(&state),
             next_id: 0,
             completions: Vec::new(),
             mailbox,
@@ -142,15 +143,24 @@ impl<I: Io> Shard<I> {
     /// Loads the catalog, if this shard is its controller. Everybody else waits for it by mail.
     pub fn start(&mut self) -> io::Result<()> {
         if self.state.shard == CONTROLLER {
-            let image = self.open_catalog()?;
-            self.publish(image);
+            let publication = self.open_catalog()?;
+            self.publish(publication);
         }
         Ok(())
     }
 
-    /// Accepts connections from now on. Call it on the shard whose io has the listener.
-    pub fn accept(&mut self) {
+    fn accept(&mut self) {
         self.io.submit(Purpose::Accept.token(), Op::Accept);
+    }
+
+    /// After [`Life::Closed`]: true if every log was opened and closed cleanly.
+    pub fn closed_clean(&self) -> bool {
+        self.closed_clean
+    }
+
+    /// The machine under it.
+    pub fn io(&mut self) -> &mut I {
+        &mut self.io
     }
 
     /// How far its life has come.
@@ -209,7 +219,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Asks the owner of something; the answer comes to [`Shard::deliver`].
-    fn ask(&mut self, owner: crate::base::ShardId, to: Return, job: Job) {
+    fn ask(&mut self, owner: ShardId, to: Return, job: Job) {
         match owner == self.state.shard {
             true => crate::api::perform(&mut self.state, to, job),
             false => self.mailbox.send(owner, Mail::Ask { to, job }),
@@ -228,15 +238,14 @@ impl<I: Io> Shard<I> {
     }
 
     /// Hands a new catalog to every shard, this one included.
-    fn publish(&mut self, image: Arc<Image>) {
-        self.published = image.version();
+    fn publish(&mut self, publication: Publication) {
         for shard in 0..self.state.shards {
-            let shard = crate::base::ShardId(shard);
+            let shard = ShardId(shard);
             if shard != self.state.shard {
-                self.mailbox.send(shard, Mail::Image(image.clone()));
+                self.mailbox.send(shard, Mail::Image(publication.clone()));
             }
         }
-        self.apply_image(image);
+        self.apply_image(publication);
     }
 
     fn next_id(&mut self) -> u64 {
@@ -245,5 +254,13 @@ impl<I: Io> Shard<I> {
     }
 }
 
-/// A parked request that goes on.
-type Resumed = (Flow, crate::api::Facts);
+/// `log.retention.check.interval.ms`: how often retention looks at the logs.
+fn retention_check_interval(state: &ShardState) -> Duration {
+    Duration::from_millis(
+        state
+            .broker
+            .retention_check_interval_ms
+            .max(1)
+            .unsigned_abs(),
+    )
+}

@@ -3,14 +3,15 @@
 
 use super::mail::Mail;
 use super::{Life, Shard};
-use crate::api::controller::{Controller, METADATA};
+use crate::api::controller::{Controller, METADATA, Publication};
+use crate::api::groups::Coordinator;
+use crate::base::PartitionKey;
 use crate::base::placement::CONTROLLER;
-use crate::base::{PartitionKey, ShardId};
-use crate::catalog::{Image, OFFSETS_TOPIC, Topic};
+use crate::catalog::{Image, METADATA_TOPIC, OFFSETS_TOPIC, Topic, topic_settings};
 use crate::io::Io;
 use crate::log::{Log, OpenError, Opening, Report};
-use crate::state::{Coordinator, Partition};
-use std::collections::BTreeSet;
+use crate::state::{Partition, log_config};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use tracing::{error, info, warn};
@@ -27,18 +28,22 @@ const STRAY_SUFFIX: &str = "-stray";
 impl<I: Io> Shard<I> {
     /// Opens and replays the catalog's own log, and makes sure that the data directory holds
     /// nothing else than what the catalog knows.
-    pub(super) fn open_catalog(&mut self) -> io::Result<Arc<Image>> {
-        let topic = Arc::new(Topic::metadata());
+    pub(super) fn open_catalog(&mut self) -> io::Result<Publication> {
+        let topic = Arc::new(metadata_topic());
         let name = dir_name(&topic, METADATA.partition);
-        let mut partition = self.open_partition(METADATA, topic).map_err(|error| {
-            io::Error::other(format!("the catalog in {name} cannot be opened: {error}"))
-        })?;
-        let controller = Controller::load(&self.settings.node, self.settings.seed, &mut partition)?;
-        let image = controller.image();
+        let report = &mut Report::default();
+        let mut partition = self
+            .open_partition(METADATA, topic, report)
+            .map_err(|error| {
+                io::Error::other(format!("the catalog in {name} cannot be opened: {error}"))
+            })?;
+        let (identity, seed) = (self.settings.identity.clone(), self.settings.seed);
+        let controller = Controller::load(identity, seed, &mut partition)?;
+        let publication = controller.publication();
         self.state.controller = Some(controller);
         self.state.partitions.insert(METADATA, partition);
-        self.tidy_dirs(&image)?;
-        Ok(image)
+        self.tidy_dirs(&publication.image)?;
+        Ok(publication)
     }
 
     /// Finishes interrupted deletions and sets aside what no topic owns.
@@ -46,14 +51,17 @@ impl<I: Io> Shard<I> {
         let known: BTreeSet<String> = image
             .topics()
             .flat_map(|topic| (0..topic.partitions).map(|index| dir_name(topic, index)))
-            .chain([dir_name(&Topic::metadata(), METADATA.partition)])
+            .chain([dir_name(&metadata_topic(), METADATA.partition)])
             .collect();
         for name in self.io.list_dirs()? {
             if name.ends_with(DELETED_SUFFIX) {
                 self.io.remove_dir(&name)?;
             } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
                 let aside = format!("{name}.{:016x}{STRAY_SUFFIX}", self.state.prng.next_u64());
-                warn!(name, aside, "no topic owns this directory; it is set aside, not deleted");
+                warn!(
+                    name,
+                    aside, "no topic owns this directory; it is set aside, not deleted"
+                );
                 self.io.rename_dir(&name, &aside)?;
             }
         }
@@ -61,15 +69,18 @@ impl<I: Io> Shard<I> {
     }
 
     /// Works with this image from now on.
-    pub(super) fn apply_image(&mut self, image: Arc<Image>) {
-        let version = image.version();
-        self.state.image = image.clone();
+    pub(super) fn apply_image(&mut self, publication: Publication) {
+        let Publication { version, image } = publication;
+        self.state.set_image(image.clone());
         self.drop_deleted(&image);
         let mut report = Report::default();
         let started = self.state.now.mono;
         for topic in image.topics() {
             for index in 0..topic.partitions {
-                let key = PartitionKey { topic: topic.id, partition: index };
+                let key = PartitionKey {
+                    topic: topic.id,
+                    partition: index,
+                };
                 if self.state.owner(key) == self.state.shard {
                     self.open_or_update(key, topic, &mut report);
                 }
@@ -89,32 +100,33 @@ impl<I: Io> Shard<I> {
             );
         }
         match self.state.shard == CONTROLLER {
-            true => self.apply(super::Event::Mail(CONTROLLER, Mail::Applied { version })),
+            true => self.on_applied(CONTROLLER, version),
             false => self.mailbox.send(CONTROLLER, Mail::Applied { version }),
         }
     }
 
     fn open_or_update(&mut self, key: PartitionKey, topic: &Arc<Topic>, report: &mut Report) {
-        let settings = self.state.image.topic_settings(topic);
         if let Some(partition) = self.state.partitions.get_mut(&key) {
-            if !Arc::ptr_eq(&partition.topic, topic) || partition.settings != settings {
-                partition.topic = topic.clone();
-                partition.set_settings(settings);
-            }
+            partition.settings = topic_settings(&self.state.image, topic);
+            partition.topic = topic.clone();
+            partition
+                .log
+                .set_config(log_config(&partition.settings, &self.state.broker));
             return;
         }
-        match self.open_partition_reporting(key, topic.clone(), report) {
+        match self.open_partition(key, topic.clone(), report) {
             Ok(partition) => self.insert_partition(key, partition),
-            Err(error) => error!(topic = topic.name, partition = key.partition, %error,
-                "the partition is offline: its log cannot be opened"),
+            Err(error) => {
+                self.closed_clean = false;
+                error!(topic = topic.name, partition = key.partition, %error,
+                    "the partition is offline: its log cannot be opened");
+            }
         }
     }
 
     fn insert_partition(&mut self, key: PartitionKey, mut partition: Partition) {
         if partition.topic.name == OFFSETS_TOPIC {
-            let settings = self.state.image.group_settings();
-            let seed = self.state.prng.next_u64();
-            match Coordinator::load(settings, seed, self.state.now, &mut partition) {
+            match Coordinator::load(&mut self.state, &mut partition) {
                 Ok(coordinator) => {
                     self.state.coordinators.insert(key, coordinator);
                 }
@@ -127,14 +139,6 @@ impl<I: Io> Shard<I> {
     }
 
     fn open_partition(
-        &mut self,
-        key: PartitionKey,
-        topic: Arc<Topic>,
-    ) -> Result<Partition, OpenError> {
-        self.open_partition_reporting(key, topic, &mut Report::default())
-    }
-
-    fn open_partition_reporting(
         &mut self,
         key: PartitionKey,
         topic: Arc<Topic>,
@@ -151,7 +155,7 @@ impl<I: Io> Shard<I> {
                 // A crash came between the deletion of a topic and that of its files.
                 drop(dir);
                 self.discard_dir(&name)?;
-                return self.open_partition_reporting(key, topic, report);
+                return self.open_partition(key, topic, report);
             }
         } else if files.is_empty() || topic.id == METADATA.topic {
             dir.replace(PARTITION_METADATA, metadata.as_bytes())?;
@@ -159,41 +163,46 @@ impl<I: Io> Shard<I> {
             let why = format!("{name} holds files but no {PARTITION_METADATA}; move it away");
             return Err(OpenError::Refused(why));
         }
-        let settings = self.state.image.topic_settings(&topic);
+        let settings = topic_settings(&self.state.image, &topic);
+        let config = log_config(&settings, &self.state.broker);
         let opening = Opening {
             now: self.state.now,
             clean: self.settings.clean,
             leader_epoch: self.state.leader_epoch,
         };
         let repairs = report.repairs.len();
-        let log = Log::open(dir.as_mut(), settings.log_config(), opening, report)?;
+        let log = Log::open(dir.as_mut(), config, opening, report)?;
         for repair in &report.repairs[repairs..] {
             warn!(directory = name, repair, "repaired");
         }
-        Ok(Partition::new(topic, dir, log, settings))
+        Ok(Partition::new(topic, settings, dir, log))
     }
 
     /// Drops the partitions of topics that are gone.
     fn drop_deleted(&mut self, image: &Image) {
-        let gone: Vec<_> = self.state.partitions.keys().copied().filter(|key| {
-            *key != METADATA && image.topic_by_id(key.topic).is_none()
-        }).collect();
-        let mut topics = BTreeSet::new();
+        let gone: Vec<_> = self
+            .state
+            .partitions
+            .keys()
+            .copied()
+            .filter(|key| *key != METADATA && image.topic_by_id(key.topic).is_none())
+            .collect();
         for key in gone {
             self.state.queued.remove(&key);
             self.unsynced.remove(&key);
             self.syncing.remove(&key);
             self.state.coordinators.remove(&key);
             self.give_up(key);
-            let Some(partition) = self.state.partitions.remove(&key) else { continue };
+            let Some(partition) = self.state.partitions.remove(&key) else {
+                continue;
+            };
             let name = dir_name(&partition.topic, key.partition);
-            topics.insert(partition.topic.name.clone());
             drop(partition);
             if let Err(error) = self.discard_dir(&name) {
                 error!(name, %error, "cannot delete the files of a deleted partition");
             }
         }
-        self.state.forget_topics(image);
+        crate::api::groups::on_topics_deleted(&mut self.state);
     }
 
     /// Deletes a directory so that a crash in between leaves it marked as deleted.
@@ -239,6 +248,17 @@ impl<I: Io> Shard<I> {
         }
         self.state.partitions.clear();
         self.life = Life::Closed;
+    }
+}
+
+/// The topic of the catalog's own log, as Kafka names it.
+fn metadata_topic() -> Topic {
+    Topic {
+        id: METADATA.topic,
+        name: METADATA_TOPIC.to_owned(),
+        partitions: 1,
+        config: BTreeMap::new(),
+        internal: true,
     }
 }
 

@@ -12,7 +12,7 @@ use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::Reply;
 use crate::api::job::After;
-use crate::base::{Mono, Offset, PartitionKey};
+use crate::base::{Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use bytes::BytesMut;
 use std::io;
@@ -55,7 +55,9 @@ impl<I: Io> Shard<I> {
     fn write(&mut self) {
         while let Some(key) = self.state.queued.pop_first() {
             let now = self.state.now;
-            let Some(partition) = self.state.partitions.get_mut(&key) else { continue };
+            let Some(partition) = self.state.partitions.get_mut(&key) else {
+                continue;
+            };
             match partition.log.write_queued(partition.dir.as_mut(), now) {
                 Ok(_) => {
                     self.unsynced.insert(key);
@@ -91,16 +93,22 @@ impl<I: Io> Shard<I> {
     }
 
     fn is_flush_due(&self, key: PartitionKey) -> bool {
-        let Some(partition) = self.state.partitions.get(&key) else { return false };
+        let Some(partition) = self.state.partitions.get(&key) else {
+            return false;
+        };
         let log = &partition.log;
-        let age = log.unsynced_since().map_or(Duration::ZERO, |s| self.state.now.mono.since(s));
-        log.unsynced_bytes() >= UNSYNCED_BYTES_MAX || age >= partition.flush_interval
+        let age = log
+            .unsynced_since()
+            .map_or(Duration::ZERO, |s| self.state.now.mono.since(s));
+        log.unsynced_bytes() >= UNSYNCED_BYTES_MAX || age >= partition.flush_interval()
     }
 
     /// Starts a round of syncs, or finds that there is nothing left to sync.
     fn start_sync(&mut self, key: PartitionKey) {
         let round = self.next_id();
-        let Some(partition) = self.state.partitions.get_mut(&key) else { return };
+        let Some(partition) = self.state.partitions.get_mut(&key) else {
+            return;
+        };
         let Some(plan) = partition.log.sync_plan() else {
             self.unsynced.remove(&key);
             return;
@@ -113,7 +121,9 @@ impl<I: Io> Shard<I> {
         };
         for name in &plan.files {
             match partition.dir.open(name) {
-                Ok(file) => self.io.submit(Purpose::Sync(round).token(), Op::Sync { file }),
+                Ok(file) => self
+                    .io
+                    .submit(Purpose::Sync(round).token(), Op::Sync { file }),
                 Err(error) => {
                     syncing.files_missing -= 1;
                     syncing.failed = Some(error);
@@ -127,9 +137,13 @@ impl<I: Io> Shard<I> {
 
     /// One file of a round is synced.
     pub(super) fn on_synced(&mut self, round: u64, result: io::Result<()>) {
-        let Some(&key) = self.rounds.get(&round) else { return };
+        let Some(&key) = self.rounds.get(&round) else {
+            return;
+        };
         // The partition may be gone, and opened again, since the round began.
-        let Some(syncing) = self.syncing.get_mut(&key).filter(|s| s.round == round) else { return };
+        let Some(syncing) = self.syncing.get_mut(&key).filter(|s| s.round == round) else {
+            return;
+        };
         syncing.files_missing -= 1;
         if let Err(error) = result {
             syncing.failed.get_or_insert(error);
@@ -138,15 +152,25 @@ impl<I: Io> Shard<I> {
     }
 
     fn finish_sync(&mut self, key: PartitionKey) {
-        if self.syncing.get(&key).is_none_or(|syncing| syncing.files_missing > 0) {
+        if self
+            .syncing
+            .get(&key)
+            .is_none_or(|syncing| syncing.files_missing > 0)
+        {
             return;
         }
-        let Some(syncing) = self.syncing.remove(&key) else { return };
+        let Some(syncing) = self.syncing.remove(&key) else {
+            return;
+        };
         self.rounds.remove(&syncing.round);
-        let Some(partition) = self.state.partitions.get_mut(&key) else { return };
+        let Some(partition) = self.state.partitions.get_mut(&key) else {
+            return;
+        };
         let synced = match syncing.failed {
             Some(error) => Err(error),
-            None => partition.log.on_synced(partition.dir.as_mut(), syncing.offset_end),
+            None => partition
+                .log
+                .on_synced(partition.dir.as_mut(), syncing.offset_end),
         };
         match synced {
             Ok(()) => {
@@ -164,7 +188,9 @@ impl<I: Io> Shard<I> {
     fn release(&mut self) {
         while let Some(key) = self.advanced.pop_first() {
             let now = self.state.now.mono;
-            let Some(partition) = self.state.partitions.get_mut(&key) else { continue };
+            let Some(partition) = self.state.partitions.get_mut(&key) else {
+                continue;
+            };
             let visible = partition.log.high_watermark();
             if partition.visible != visible {
                 partition.visible = visible;
@@ -183,17 +209,21 @@ impl<I: Io> Shard<I> {
 
     fn wake(&mut self, watcher: crate::state::Watcher) {
         match watcher.shard == self.state.shard {
-            true => self.apply(super::Event::Mail(watcher.shard, Mail::Wake { call: watcher.call })),
-            false => self.mailbox.send(watcher.shard, Mail::Wake { call: watcher.call }),
+            true => self.on_wake(watcher.call),
+            false => self
+                .mailbox
+                .send(watcher.shard, Mail::Wake { call: watcher.call }),
         }
     }
 
     fn publish_durable(&mut self) {
-        let Some(controller) = &mut self.state.controller else { return };
+        let Some(controller) = &mut self.state.controller else {
+            return;
+        };
         let durable = self.state.partitions.get(&crate::api::controller::METADATA);
         let durable = durable.map_or(0, |partition| partition.log.high_watermark());
-        if let Some(image) = controller.take_durable(durable) {
-            self.publish(image);
+        if let Some(publication) = controller.take_durable(durable) {
+            self.publish(publication);
         }
     }
 
@@ -228,7 +258,9 @@ impl<I: Io> Shard<I> {
 
     /// Takes a partition offline: nobody waits for it any longer.
     fn fail_partition(&mut self, key: PartitionKey, error: &io::Error) {
-        let Some(partition) = self.state.partitions.get_mut(&key) else { return };
+        let Some(partition) = self.state.partitions.get_mut(&key) else {
+            return;
+        };
         error!(topic = %partition.topic.name, partition = key.partition, %error,
             "the partition is offline until the next start: its log cannot be written");
         partition.log.poison(error.to_string());
@@ -251,7 +283,7 @@ impl<I: Io> Shard<I> {
     /// A reply as what goes to the socket: small records are copied, large ones stay in the page
     /// cache.
     pub(super) fn chunks(&mut self, reply: Reply) -> io::Result<Vec<Chunk>> {
-        let Reply { head, mut extents } = reply;
+        let Reply { head, extents } = reply;
         let mut rest = head.bytes;
         let mut chunks = Vec::with_capacity(2 * head.gaps.len() + 1);
         let mut bytes = BytesMut::new();
@@ -278,12 +310,6 @@ impl<I: Io> Shard<I> {
         if !bytes.is_empty() {
             chunks.push(Chunk::Bytes(bytes.freeze()));
         }
-        extents.clear();
         Ok(chunks)
-    }
-
-    /// When logs with unsynced data are looked at again.
-    pub(super) fn first_flush(now: Mono) -> Mono {
-        now + FLUSH_CHECK_INTERVAL
     }
 }

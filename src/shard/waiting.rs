@@ -37,7 +37,11 @@ impl Waiting {
         to: Return,
         answer: Answer,
     ) {
-        let parked = Parked { offset_end, to, answer };
+        let parked = Parked {
+            offset_end,
+            to,
+            answer,
+        };
         self.acknowledged.entry(key).or_default().push_back(parked);
     }
 
@@ -52,11 +56,19 @@ impl Waiting {
     }
 
     /// Takes out what waited for the partition's log to reach `offset`, in the order of parking.
-    pub fn take_acknowledged(&mut self, key: PartitionKey, offset: Offset) -> Vec<(Return, Answer)> {
-        let Some(parked) = self.acknowledged.get_mut(&key) else { return Vec::new() };
+    pub fn take_acknowledged(
+        &mut self,
+        key: PartitionKey,
+        offset: Offset,
+    ) -> Vec<(Return, Answer)> {
+        let Some(parked) = self.acknowledged.get_mut(&key) else {
+            return Vec::new();
+        };
         let mut released = Vec::new();
         for _ in 0..parked.len() {
-            let Some(entry) = parked.pop_front() else { break };
+            let Some(entry) = parked.pop_front() else {
+                break;
+            };
             match entry.offset_end <= offset {
                 true => released.push((entry.to, entry.answer)),
                 false => parked.push_back(entry),
@@ -70,8 +82,15 @@ impl Waiting {
 
     /// Takes out what waited for the catalog to be at `version` everywhere.
     pub fn take_published(&mut self, version: u64) -> Vec<(Return, Answer)> {
-        let released = self.published.iter().take_while(|(v, ..)| *v <= version).count();
-        self.published.drain(..released).map(|(_, to, answer)| (to, answer)).collect()
+        let released = self
+            .published
+            .iter()
+            .take_while(|(v, ..)| *v <= version)
+            .count();
+        self.published
+            .drain(..released)
+            .map(|(_, to, answer)| (to, answer))
+            .collect()
     }
 
     /// Takes out everything that waits for this partition: it failed or was deleted.
@@ -92,10 +111,17 @@ mod tests {
     use super::*;
     use crate::base::{ShardId, TopicId};
 
-    const KEY: PartitionKey = PartitionKey { topic: TopicId::ZERO, partition: 0 };
+    const KEY: PartitionKey = PartitionKey {
+        topic: TopicId::ZERO,
+        partition: 0,
+    };
 
     fn to(call: u64) -> Return {
-        Return { shard: ShardId(0), call, slot: 0 }
+        Return {
+            shard: ShardId(0),
+            call,
+            slot: 0,
+        }
     }
 
     fn answer() -> Answer {
@@ -124,7 +150,10 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.until_written(KEY, to(1), answer());
         waiting.until_acknowledged(KEY, 5, to(2), answer());
-        let other = PartitionKey { partition: 1, ..KEY };
+        let other = PartitionKey {
+            partition: 1,
+            ..KEY
+        };
         waiting.until_written(other, to(3), answer());
         assert_eq!(calls(waiting.take_all(KEY)), [1, 2]);
         assert_eq!(calls(waiting.take_written(other)), [3]);
