@@ -493,6 +493,8 @@ mod tests {
         );
         let (_, damage) = dumped("7.index", &entries(&[(1, 10)])[..7]);
         assert_eq!(damage.invalid_bytes, 7);
+        let (_, damage) = dumped("7.index", &entries(&[(1, 10), (2, 10)]));
+        assert_eq!(damage.invalid_entries, 1);
         let time = [5i64.to_be_bytes().to_vec(), 1i32.to_be_bytes().to_vec()].concat();
         let (_, damage) = dumped("7.timeindex", &time.repeat(2));
         assert_eq!(damage.invalid_entries, 1);
