@@ -241,7 +241,7 @@ mod tests {
             &[128, 128, 128, 32, 0, b'x'],
         ] {
             assert_eq!(
-                decompress(Codec::Snappy, block, usize::MAX),
+                decompress(Codec::Snappy, block, LIMIT),
                 Err(BatchError::Corrupt(Codec::Snappy))
             );
         }
@@ -262,6 +262,21 @@ mod tests {
         let stream = compress(Codec::Snappy, &input);
         let twice = decompress(Codec::Snappy, &[stream.clone(), stream].concat(), LIMIT);
         assert_eq!(twice, Ok([input.clone(), input].concat()));
+    }
+
+    #[test]
+    fn lz4_frames_of_other_kinds_are_refused() {
+        // The magic of the legacy format, and one block of six literals.
+        let legacy = b"\x02\x21\x4c\x18\x07\0\0\0\x60legacy";
+        let mut plain = Vec::new();
+        FrameDecoder::new(&legacy[..])
+            .read_to_end(&mut plain)
+            .unwrap();
+        assert_eq!(plain, b"legacy");
+        assert_eq!(
+            decompress(Codec::Lz4, legacy, LIMIT),
+            Err(BatchError::Corrupt(Codec::Lz4))
+        );
     }
 
     #[test]

@@ -154,10 +154,16 @@ impl Header {
 
     /// Sequence of the last record; after 2^31-1 comes 0. [`NO_SEQUENCE`] without idempotence.
     pub fn last_sequence(&self) -> i32 {
-        if self.base_sequence == NO_SEQUENCE {
+        self.sequence_at(self.last_offset_delta)
+    }
+
+    /// Sequence of the record with an offset delta, as in Kafka's
+    /// `DefaultRecordBatch.incrementSequence`. [`NO_SEQUENCE`] without idempotence.
+    pub fn sequence_at(&self, offset_delta: i32) -> i32 {
+        if self.base_sequence < 0 {
             return NO_SEQUENCE;
         }
-        sequence_plus(self.base_sequence, self.last_offset_delta)
+        ((i64::from(self.base_sequence) + i64::from(offset_delta)) & i64::from(i32::MAX)) as i32
     }
 
     /// Size of the whole batch with its head.
@@ -247,12 +253,6 @@ impl Header {
     pub(super) fn set_control(&mut self) {
         self.attributes |= CONTROL_BIT;
     }
-}
-
-/// A sequence number and one `delta` records later; after 2^31-1 comes 0, as in Kafka's
-/// `DefaultRecordBatch.incrementSequence`.
-fn sequence_plus(sequence: i32, delta: i32) -> i32 {
-    ((i64::from(sequence) + i64::from(delta)) & i64::from(i32::MAX)) as i32
 }
 
 /// `N` bytes at `at`; the caller checked the length.

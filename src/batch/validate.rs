@@ -379,6 +379,10 @@ mod tests {
             answer(&before, |h| h.base_timestamp = NOW - 1001),
             Code::InvalidTimestamp
         );
+        assert_eq!(
+            answer(&before, |h| (h.base_timestamp, h.max_timestamp) = (-1, -1)),
+            Code::None
+        );
         let append_time = ValidationRules {
             timestamp_type: TimestampType::LogAppendTime,
             ..rules()
@@ -538,6 +542,12 @@ mod tests {
         check(&[0], false);
         check(&[1], false);
         check(&[], false);
+        // A record hidden in the rest of another.
+        let (pair, _) = built(Codec::None, &[(NOW, None); 2]);
+        let apart = [12, 0, 0, 0, 1, 1, 0, 12, 0, 0, 2, 1, 1, 0];
+        assert!(check_records(&pair, &apart, &rules(), NOW).is_ok());
+        let hidden = [26, 0, 0, 0, 1, 1, 0, 12, 0, 0, 2, 1, 1, 0];
+        assert!(check_records(&pair, &hidden, &rules(), NOW).is_err());
         // Ours: the only record of a batch has offset delta 0.
         check(&[12, 0, 0, 2, 1, 1, 0], false);
     }
