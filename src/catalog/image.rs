@@ -182,4 +182,21 @@ impl Image {
         self.by_name.remove(&topic.name);
         true
     }
+
+    /// Asserts that both topic maps agree.
+    pub(super) fn check(&self) {
+        assert_eq!(
+            self.by_name.len(),
+            self.by_id.len(),
+            "a topic is known by name and by id"
+        );
+        for (name, topic) in &self.by_name {
+            assert_eq!(*name, topic.name);
+            let same = self
+                .by_id
+                .get(&topic.id)
+                .is_some_and(|other| Arc::ptr_eq(other, topic));
+            assert!(same, "topic {name} differs by id");
+        }
+    }
 }

@@ -228,8 +228,6 @@ pub struct BrokerSettings {
     pub connection_idle_ms_max: Option<i64>,
     /// `max.connections`.
     pub connections_max: u32,
-    /// `default.replication.factor`.
-    pub default_replication_factor: i16,
     /// `delete.topic.enable`.
     pub delete_topics: bool,
     /// `fetch.max.bytes`.
@@ -311,7 +309,6 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
         connection_idle_ms_max: Some(layers.broker_number("connections.max.idle.ms"))
             .filter(|ms| *ms >= 0),
         connections_max: size("max.connections"),
-        default_replication_factor: layers.broker_number("default.replication.factor") as i16,
         delete_topics: layers.broker_flag("delete.topic.enable"),
         fetch_bytes_max: size("fetch.max.bytes"),
         group_initial_rebalance_delay_ms: layers.broker_number("group.initial.rebalance.delay.ms"),
