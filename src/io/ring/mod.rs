@@ -232,6 +232,7 @@ impl Ring {
     fn finish(&mut self, pending: Pending, result: i32) -> Option<Completion> {
         let Pending { token, operation } = pending;
         let result = usize::try_from(result).map_err(|_| Errno::from_raw(-result));
+        // A kernel worker was interrupted, or met the socket in the middle of a sendfile.
         let again = matches!(result, Err(Errno::EINTR | Errno::EAGAIN));
         if again && !matches!(operation, Operation::Sync { .. }) {
             self.start(token, operation);
@@ -343,13 +344,7 @@ impl Io for Ring {
                 self.start(token, Operation::Receive { socket, buffer });
             }
             Op::Send { socket, chunks } => {
-                // A send of nothing is runnable at once, too: it ends in the next wait.
-                let sending = Sending::new(chunks);
-                if sending.is_done() {
-                    self.runnable.push_back((token, socket, sending));
-                } else {
-                    self.start_send(token, socket, sending);
-                }
+                self.start_send(token, socket, Sending::new(chunks));
             }
             Op::Sync { file } => self.start(token, Operation::Sync { file }),
         }
