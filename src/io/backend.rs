@@ -73,3 +73,41 @@ impl fmt::Display for Backend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_choice_decides_and_the_words_say_why() {
+        assert_eq!(
+            Backend::choose(Choice::Auto).unwrap().to_string(),
+            "io_uring"
+        );
+        assert_eq!(
+            Backend::choose(Choice::Uring).unwrap().to_string(),
+            "io_uring"
+        );
+        assert_eq!(
+            Backend::choose(Choice::Posix).unwrap().to_string(),
+            "posix (as chosen)"
+        );
+    }
+
+    #[test]
+    fn choices_have_names() {
+        for (name, choice) in [
+            ("auto", Choice::Auto),
+            ("uring", Choice::Uring),
+            ("posix", Choice::Posix),
+        ] {
+            assert_eq!(name.parse(), Ok(choice));
+        }
+        assert!(
+            "epoll"
+                .parse::<Choice>()
+                .unwrap_err()
+                .contains("auto, uring or posix")
+        );
+    }
+}

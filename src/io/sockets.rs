@@ -367,3 +367,58 @@ impl Drop for Nonblocking<'_> {
         let _ = fcntl(self.0, FcntlArg::F_SETFL(OFlag::empty()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_not_shared() {
+        let first = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = Listener::bind(first.local_addr()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        let start = format!("cannot listen on {}: another process", first.local_addr());
+        assert!(text.starts_with(&start), "{text}");
+        drop(first);
+    }
+
+    #[test]
+    fn a_foreign_address_is_named() {
+        // TEST-NET-1 belongs to nobody.
+        let error = Listener::bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot listen on 192.0.2.1:0: this host has no such address"
+        );
+    }
+
+    #[test]
+    fn a_send_shrinks_from_its_front() {
+        let mut sending = Sending::new(vec![
+            Chunk::Bytes(Bytes::from_static(b"abc")),
+            Chunk::Bytes(Bytes::new()),
+            Chunk::Bytes(Bytes::from_static(b"defg")),
+        ]);
+        sending.advance(2);
+        assert_eq!(sending.run().0.collect::<Vec<_>>(), ["c", "defg"]);
+        sending.advance(1);
+        sending.advance(3);
+        assert_eq!(sending.run().0.collect::<Vec<_>>(), ["g"]);
+        assert!(!sending.is_done());
+        sending.advance(1);
+        assert!(sending.is_done());
+    }
+
+    #[test]
+    fn errors_of_accept_are_of_three_kinds() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut acceptor = Acceptor::new(listener, true).unwrap();
+        let mut after = |errno: Errno| acceptor.after_error(&errno.into(), Mono(1));
+        assert_eq!(after(Errno::ECONNABORTED), AfterAccept::Retry);
+        assert_eq!(after(Errno::ENOTCONN), AfterAccept::Retry);
+        assert_eq!(after(Errno::EMFILE), AfterAccept::Pause);
+        assert_eq!(after(Errno::EBADF), AfterAccept::Fail);
+        assert_eq!(acceptor.paused_until, Some(Mono(100_000_001)));
+    }
+}

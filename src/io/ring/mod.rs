@@ -7,6 +7,7 @@
 //! Invariant: whatever the kernel may touch (buffers, descriptors) is owned by an entry of
 //! `pending` until its completion was taken. On drop everything is cancelled and awaited first.
 
+mod operation;
 mod queue;
 mod setup;
 
@@ -16,14 +17,14 @@ use super::files::{self, DataDir};
 use super::slab::Slab;
 use super::sockets::{self, Acceptor, AfterAccept, Listener, Progress, Sending};
 use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, clock};
-use crate::base::dir::{Dir, File};
+use crate::base::dir::Dir;
 use crate::base::{Mono, Now};
 use bytes::{BufMut, BytesMut};
 use io_uring::opcode;
-use io_uring::squeue::Entry;
-use io_uring::types::{Fd, FsyncFlags};
+use io_uring::types::Fd;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use operation::Operation;
 use queue::{Finished, Queue};
 use std::collections::VecDeque;
 use std::io;
@@ -74,32 +75,6 @@ pub struct Ring {
 struct Pending {
     token: Token,
     operation: Operation,
-}
-
-enum Operation {
-    Accept,
-    Receive {
-        socket: Socket,
-        buffer: BytesMut,
-    },
-    Send {
-        socket: Socket,
-        sending: Sending,
-        message: Option<Box<Message>>,
-    },
-    AwaitRoom {
-        socket: Socket,
-        sending: Sending,
-    },
-    Sync {
-        file: File,
-    },
-}
-
-/// A vectored send as the kernel reads it; it points into itself and into a [`Sending`].
-struct Message {
-    header: libc::msghdr,
-    slices: Vec<libc::iovec>,
 }
 
 impl Ring {
@@ -232,6 +207,7 @@ impl Ring {
     fn finish(&mut self, pending: Pending, result: i32) -> Option<Completion> {
         let Pending { token, operation } = pending;
         let result = usize::try_from(result).map_err(|_| Errno::from_raw(-result));
+        // A kernel worker was interrupted, or met the socket in the middle of a sendfile.
         let again = matches!(result, Err(Errno::EINTR | Errno::EAGAIN));
         if again && !matches!(operation, Operation::Sync { .. }) {
             self.start(token, operation);
@@ -343,13 +319,7 @@ impl Io for Ring {
                 self.start(token, Operation::Receive { socket, buffer });
             }
             Op::Send { socket, chunks } => {
-                // A send of nothing is runnable at once, too: it ends in the next wait.
-                let sending = Sending::new(chunks);
-                if sending.is_done() {
-                    self.runnable.push_back((token, socket, sending));
-                } else {
-                    self.start_send(token, socket, sending);
-                }
+                self.start_send(token, socket, Sending::new(chunks));
             }
             Op::Sync { file } => self.start(token, Operation::Sync { file }),
         }
@@ -416,82 +386,6 @@ impl Drop for Ring {
             std::mem::forget(std::mem::replace(&mut self.bell_count, Box::new([0; 8])));
         }
     }
-}
-
-impl Operation {
-    /// The entry that asks the kernel for the operation's next step. It points into the heap behind
-    /// `self`, never to `self`, which may move.
-    fn entry(&mut self, acceptor: Option<&Acceptor>) -> Entry {
-        match self {
-            Operation::Accept => {
-                let fd = acceptor
-                    .expect("accept needs a listener")
-                    .as_fd()
-                    .as_raw_fd();
-                opcode::Accept::new(Fd(fd), std::ptr::null_mut(), std::ptr::null_mut())
-                    .flags(libc::SOCK_CLOEXEC)
-                    .build()
-            }
-            Operation::Receive { socket, buffer } => {
-                let spare = buffer.spare_capacity_mut();
-                let length = u32::try_from(spare.len()).unwrap_or(u32::MAX);
-                opcode::Recv::new(raw(socket), spare.as_mut_ptr().cast(), length).build()
-            }
-            Operation::Send {
-                socket,
-                sending,
-                message,
-            } => {
-                let (run, more) = sending.run();
-                // With WAITALL the kernel goes on by itself after a short send.
-                let flags = sockets::send_flags(more) | libc::MSG_WAITALL;
-                let slices: Vec<_> = run.map(|bytes| iovec(bytes)).collect();
-                match slices[..] {
-                    [slice] => {
-                        let length = u32::try_from(slice.iov_len).unwrap_or(u32::MAX);
-                        opcode::Send::new(raw(socket), slice.iov_base.cast(), length)
-                            .flags(flags)
-                            .build()
-                    }
-                    _ => {
-                        let message = message.insert(Message::new(slices));
-                        opcode::SendMsg::new(raw(socket), &message.header)
-                            .flags(flags as u32)
-                            .build()
-                    }
-                }
-            }
-            Operation::AwaitRoom { socket, .. } => {
-                opcode::PollAdd::new(raw(socket), libc::POLLOUT as u32).build()
-            }
-            Operation::Sync { file } => {
-                let fd = Fd(files::descriptor(file).as_raw_fd());
-                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
-            }
-        }
-    }
-}
-
-impl Message {
-    fn new(slices: Vec<libc::iovec>) -> Box<Self> {
-        // SAFETY: all fields are integers and pointers, for which zero is a value.
-        let header = unsafe { std::mem::zeroed() };
-        let mut message = Box::new(Self { header, slices });
-        message.header.msg_iov = message.slices.as_mut_ptr();
-        message.header.msg_iovlen = message.slices.len() as _;
-        message
-    }
-}
-
-fn iovec(bytes: &[u8]) -> libc::iovec {
-    libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    }
-}
-
-fn raw(socket: &Socket) -> Fd {
-    Fd(sockets::descriptor(socket).as_raw_fd())
 }
 
 fn is_past(deadline: Option<Mono>) -> bool {

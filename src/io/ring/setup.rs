@@ -49,17 +49,18 @@ impl Refused {
         let seccomp = "a container's seccomp profile blocks io_uring_setup, io_uring_enter and \
              io_uring_register (Docker: run with --security-opt seccomp=PROFILE that allows them; \
              Kubernetes: a Localhost seccompProfile)";
+        let sysctl = "set it to 0 (sysctl -w kernel.io_uring_disabled=0), or to 1 with this user in \
+             the group of kernel.io_uring_group";
         let kernel = format!(
             "this needs Linux 6.1 or later (running: {})",
             kernel_release()
         );
         match self.error.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::EPERM | Errno::EACCES) => format!(
-                "either {seccomp}; or the sysctl kernel.io_uring_disabled is {} and must be 0 \
-                 (sysctl -w kernel.io_uring_disabled=0), or 1 with this user in the group of \
-                 kernel.io_uring_group",
-                io_uring_disabled(),
-            ),
+            Some(Errno::EPERM | Errno::EACCES) => match io_uring_disabled().as_deref() {
+                Some("0") => seccomp.to_owned(),
+                Some(value) => format!("the sysctl kernel.io_uring_disabled is {value}; {sysctl}"),
+                None => format!("either {seccomp}; or the sysctl forbids it; {sysctl}"),
+            },
             Some(Errno::ENOSYS | Errno::EOPNOTSUPP) => format!(
                 "either the kernel was built without io_uring or is too old: {kernel}; or {seccomp}"
             ),
@@ -136,10 +137,103 @@ fn kernel_release() -> String {
     )
 }
 
-fn io_uring_disabled() -> String {
-    let value = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
-    value.map_or_else(
-        |_| "not readable".to_owned(),
-        |value| value.trim().to_owned(),
-    )
+/// The sysctl's value: 0 allows, 1 asks for a group, 2 forbids. Kernels before 6.6 have none.
+fn io_uring_disabled() -> Option<String> {
+    let value = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?;
+    Some(value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::backend::{Backend, Choice};
+    use libc::{
+        BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, PR_SET_NO_NEW_PRIVS,
+        PR_SET_SECCOMP, SECCOMP_MODE_FILTER, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO,
+        SYS_io_uring_setup,
+    };
+
+    /// Makes io_uring_setup fail for the calling thread, as a container's profile does.
+    fn block_io_uring(errno: Errno) {
+        let statement = |code: u32, k: u32| libc::sock_filter {
+            code: code as u16,
+            jt: 0,
+            jf: 0,
+            k,
+        };
+        let mut filter = [
+            // The number of the system call is the first field.
+            statement(BPF_LD | BPF_W | BPF_ABS, 0),
+            libc::sock_filter {
+                jf: 1,
+                ..statement(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup as u32)
+            },
+            statement(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | errno as u32),
+            statement(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog {
+            len: filter.len() as u16,
+            filter: filter.as_mut_ptr(),
+        };
+        // SAFETY: plain numbers, and a program that lives as long as the calls.
+        let results = unsafe {
+            [
+                libc::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                libc::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program),
+            ]
+        };
+        assert_eq!(results, [0, 0], "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn a_blocked_ring_is_refused_with_cause_and_fix() {
+        probe().expect("io_uring is available to the tests");
+        let thread = std::thread::spawn(|| {
+            block_io_uring(Errno::EPERM);
+            (
+                Backend::choose(Choice::Auto),
+                Backend::choose(Choice::Uring),
+            )
+        });
+        let (auto, uring) = thread.join().unwrap();
+        let refused = uring.expect_err("it is blocked");
+        assert_eq!(refused.error().raw_os_error(), Some(Errno::EPERM as i32));
+        let text = refused.to_string();
+        for part in [
+            "io_uring_setup failed: EPERM",
+            "seccomp",
+            "--security-opt",
+            "--io posix",
+        ] {
+            assert!(text.contains(part), "{part} is missing: {text}");
+        }
+        assert!(
+            !text.contains('\n') && !text.contains("  "),
+            "one paragraph: {text}"
+        );
+
+        let auto = auto.expect("it falls back");
+        assert!(matches!(auto, Backend::Posix { fallback: Some(_) }));
+        assert_eq!(auto.to_string(), format!("posix, because {text}"));
+    }
+
+    #[test]
+    fn each_error_has_its_advice() {
+        let advice = |errno: Errno| Refused::new("io_uring_setup", errno.into()).to_string();
+        for (errno, part) in [
+            (Errno::ENOSYS, "built without io_uring"),
+            (Errno::ENOSYS, "seccomp"),
+            (Errno::EINVAL, "Linux 6.1 or later (running: "),
+            (Errno::ENOMEM, "ulimit -l"),
+            (Errno::EMFILE, "ulimit -n"),
+            (Errno::EIO, "Linux 6.1 or later"),
+        ] {
+            let text = advice(errno);
+            assert!(
+                text.contains(part) && text.contains(&format!("{errno:?}")),
+                "{text}"
+            );
+            assert!(!text.contains("  "), "{text}");
+        }
+    }
 }
