@@ -25,6 +25,7 @@ pub mod api;
 pub mod data_dir;
 pub mod io;
 
+pub mod config;
 pub mod server;
 pub mod shard;
 pub mod sim;

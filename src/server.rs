@@ -3,7 +3,8 @@
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
 use crate::base::placement::CONTROLLER;
-use crate::base::{Mono, NodeId, ShardId};
+use crate::base::{NodeId, ShardId};
+use crate::catalog::Identity;
 use crate::config::Config;
 use crate::data_dir::OwnedDir;
 use crate::io::backend::Backend;
@@ -14,7 +15,6 @@ use crate::io::sockets::Listener;
 use crate::io::{Bell, Io};
 use crate::shard::mail::{Order, Post};
 use crate::shard::{Life, Settings, Shard};
-use crate::state::Node;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;
@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// How long connections may take to drain at a stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
@@ -166,13 +166,13 @@ impl Server {
 
     fn settings(&self, config: &Config) -> Settings {
         Settings {
-            node: Node {
-                id: NodeId(config.node_id),
+            identity: Identity {
                 cluster_id: self.dir.cluster_id.clone(),
-                data_dir: self.dir.path().display().to_string(),
+                node_id: NodeId(config.node_id),
                 advertised: config.advertise.clone(),
+                static_settings: config.broker_settings.clone(),
             },
-            broker_settings: config.broker_settings.clone(),
+            data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,

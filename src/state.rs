@@ -221,7 +221,7 @@ impl Partition {
             let before = offset;
             for found in batch::batches(bytes.freeze()) {
                 let (header, body) = found.map_err(|error| corrupt(&error))?;
-                let records = batch::records(&header, body, REPLAY_BATCH_BYTES_MAX);
+                let records = batch::records(&header, &body, REPLAY_BATCH_BYTES_MAX);
                 for record in records.map_err(|error| corrupt(&error))? {
                     each(&record.map_err(|error| corrupt(&error))?);
                 }

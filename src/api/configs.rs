@@ -4,7 +4,6 @@
 
 use super::job::CatalogJob;
 use super::{Begun, Facts, topics};
-use crate::catalog;
 use crate::state::ShardState;
 use crate::wire::messages::alter_configs::AlterConfigsRequest;
 use crate::wire::messages::describe_configs::DescribeConfigsRequest;
@@ -17,7 +16,7 @@ pub fn begin_describe(
     facts: &Facts,
     request: DescribeConfigsRequest,
 ) -> Begun {
-    facts.reply(&catalog::describe_configs(&state.image, &request))
+    facts.reply(&state.image.describe_configs(&request))
 }
 
 /// ListConfigResources.
@@ -26,11 +25,7 @@ pub fn begin_list_resources(
     facts: &Facts,
     request: ListConfigResourcesRequest,
 ) -> Begun {
-    facts.reply(&catalog::list_config_resources(
-        &state.image,
-        &request,
-        facts.version,
-    ))
+    facts.reply(&state.image.list_config_resources(&request, facts.version))
 }
 
 /// AlterConfigs.

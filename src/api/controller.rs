@@ -41,14 +41,15 @@ impl Controller {
         let mut catalog = Catalog::new(identity, seed);
         let mut unreadable = None;
         partition.replay(|record| {
-            let replayed = record
-                .value
-                .as_ref()
-                .map_or(Ok(()), |value| catalog.replay(value));
+            let Some(value) = record.value.clone() else {
+                return;
+            };
+            let replayed = catalog.replay(value);
             if let Err(why) = replayed {
                 unreadable.get_or_insert(format!("record {}: {why}", record.offset));
             }
         })?;
+        catalog.on_loaded();
         match unreadable {
             Some(why) => Err(io::Error::new(io::ErrorKind::InvalidData, why)),
             None => Ok(Self {
@@ -88,13 +89,13 @@ pub fn perform(state: &mut ShardState, to: Return, job: CatalogJob) {
     };
     let catalog = &mut controller.catalog;
     let (records, answer) = match job {
-        CatalogJob::CreateTopics(request, version) => {
-            let (records, response) = catalog.create_topics(&request, version);
+        CatalogJob::CreateTopics(request) => {
+            let (records, response) = catalog.create_topics(&request);
             (records, CatalogAnswer::CreateTopics(response))
         }
         CatalogJob::AutoCreate(names) => {
-            let (records, response) = catalog.auto_create(&names);
-            (records, CatalogAnswer::CreateTopics(response))
+            let (records, _) = catalog.auto_create(&names);
+            (records, CatalogAnswer::AutoCreate)
         }
         CatalogJob::DeleteTopics(request, version) => {
             let (records, response) = catalog.delete_topics(&request, version);
@@ -136,10 +137,14 @@ fn append(state: &mut ShardState, records: &[Bytes]) -> Result<After, ()> {
         return Err(());
     };
     if records.is_empty() {
-        // Even a refusal may rest on records that a crash could still take back.
-        return match controller.undurable.back() {
-            Some((_, publication)) => Ok(After::Published(publication.version)),
-            None => Ok(After::Now),
+        // Even a refusal may rest on records that a crash could still take back, or on an image
+        // that not every shard has.
+        return match controller.undurable.is_empty() {
+            true => Ok(After::Acknowledged(
+                METADATA,
+                partition.log.log_end_offset(),
+            )),
+            false => Ok(After::Published(controller.version)),
         };
     }
     let values: Vec<_> = records
@@ -154,7 +159,7 @@ fn append(state: &mut ShardState, records: &[Bytes]) -> Result<After, ()> {
     state.queued.insert(METADATA);
     let before = controller.catalog.image();
     for record in records {
-        let replayed = controller.catalog.replay(record);
+        let replayed = controller.catalog.replay(record.clone());
         assert!(
             replayed.is_ok(),
             "the catalog replays what it has decided: {replayed:?}"

@@ -62,22 +62,42 @@ pub enum Gathering {
 
 /// JoinGroup: waits until the group has come together.
 pub fn begin_join(state: &mut ShardState, facts: &Facts, request: JoinGroupRequest) -> Begun {
-    one(state, facts, &request.group_id.clone(), GroupRequest::Join(request))
+    one(
+        state,
+        facts,
+        &request.group_id.clone(),
+        GroupRequest::Join(request),
+    )
 }
 
 /// SyncGroup: waits until the leader has given the assignment.
 pub fn begin_sync(state: &mut ShardState, facts: &Facts, request: SyncGroupRequest) -> Begun {
-    one(state, facts, &request.group_id.clone(), GroupRequest::Sync(request))
+    one(
+        state,
+        facts,
+        &request.group_id.clone(),
+        GroupRequest::Sync(request),
+    )
 }
 
 /// Heartbeat.
 pub fn begin_heartbeat(state: &mut ShardState, facts: &Facts, request: HeartbeatRequest) -> Begun {
-    one(state, facts, &request.group_id.clone(), GroupRequest::Heartbeat(request))
+    one(
+        state,
+        facts,
+        &request.group_id.clone(),
+        GroupRequest::Heartbeat(request),
+    )
 }
 
 /// LeaveGroup.
 pub fn begin_leave(state: &mut ShardState, facts: &Facts, request: LeaveGroupRequest) -> Begun {
-    one(state, facts, &request.group_id.clone(), GroupRequest::Leave(request))
+    one(
+        state,
+        facts,
+        &request.group_id.clone(),
+        GroupRequest::Leave(request),
+    )
 }
 
 /// OffsetDelete.
@@ -86,7 +106,12 @@ pub fn begin_offset_delete(
     facts: &Facts,
     request: OffsetDeleteRequest,
 ) -> Begun {
-    one(state, facts, &request.group_id.clone(), GroupRequest::DeleteOffsets(request))
+    one(
+        state,
+        facts,
+        &request.group_id.clone(),
+        GroupRequest::DeleteOffsets(request),
+    )
 }
 
 /// DescribeGroups: asks each group's coordinator.
@@ -197,16 +222,23 @@ impl Gathering {
         match self {
             Self::One(Ok(reply)) => reply_one(facts, &reply),
             Self::One(Err(code)) => refuse(facts, code),
-            Self::Describe { mut groups, operations } => {
+            Self::Describe {
+                mut groups,
+                operations,
+            } => {
                 for group in groups.iter_mut().filter(|_| operations) {
                     group.authorized_operations = GROUP_OPERATIONS;
                 }
-                facts.reply(&DescribeGroupsResponse { groups, ..Default::default() })
+                facts.reply(&DescribeGroupsResponse {
+                    groups,
+                    ..Default::default()
+                })
             }
             Self::List(response) => facts.reply(&response),
-            Self::Delete(results) => {
-                facts.reply(&DeleteGroupsResponse { results, ..Default::default() })
-            }
+            Self::Delete(results) => facts.reply(&DeleteGroupsResponse {
+                results,
+                ..Default::default()
+            }),
         }
     }
 }
@@ -236,19 +268,26 @@ fn reply_one(facts: &Facts, reply: &Reply) -> Begun {
 /// The response of the request's kind with nothing but an error.
 fn refuse(facts: &Facts, error_code: ErrorCode) -> Begun {
     match facts.key {
-        JoinGroupRequest::KEY => {
-            facts.reply(&JoinGroupResponse { error_code, ..Default::default() })
-        }
-        SyncGroupRequest::KEY => {
-            facts.reply(&SyncGroupResponse { error_code, ..Default::default() })
-        }
-        HeartbeatRequest::KEY => {
-            facts.reply(&HeartbeatResponse { error_code, ..Default::default() })
-        }
-        LeaveGroupRequest::KEY => {
-            facts.reply(&LeaveGroupResponse { error_code, ..Default::default() })
-        }
-        _ => facts.reply(&OffsetDeleteResponse { error_code, ..Default::default() }),
+        JoinGroupRequest::KEY => facts.reply(&JoinGroupResponse {
+            error_code,
+            ..Default::default()
+        }),
+        SyncGroupRequest::KEY => facts.reply(&SyncGroupResponse {
+            error_code,
+            ..Default::default()
+        }),
+        HeartbeatRequest::KEY => facts.reply(&HeartbeatResponse {
+            error_code,
+            ..Default::default()
+        }),
+        LeaveGroupRequest::KEY => facts.reply(&LeaveGroupResponse {
+            error_code,
+            ..Default::default()
+        }),
+        _ => facts.reply(&OffsetDeleteResponse {
+            error_code,
+            ..Default::default()
+        }),
     }
 }
 
@@ -294,7 +333,9 @@ impl Coordinator {
         let mut machine = group::Coordinator::new(group_config(&state.broker), seed);
         let mut malformed = None;
         partition.replay(|record| {
-            let Some(key) = record.key.clone() else { return };
+            let Some(key) = record.key.clone() else {
+                return;
+            };
             if let Err(why) = machine.replay(key, record.value.clone()) {
                 malformed.get_or_insert(format!("record {}: {why}", record.offset));
             }
@@ -303,7 +344,11 @@ impl Coordinator {
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         machine.on_loaded(state.now);
-        Ok(Self { machine, callers: BTreeMap::new(), next_token: 0 })
+        Ok(Self {
+            machine,
+            callers: BTreeMap::new(),
+            next_token: 0,
+        })
     }
 
     /// When its next timer is due.
@@ -338,12 +383,12 @@ pub fn perform(state: &mut ShardState, to: Return, job: GroupJob) {
         GroupRequest::Commit(request) => machine.offset_commit(now, caller, request, out_ref),
         GroupRequest::Fetch(request) => machine.offset_fetch(caller, request, out_ref),
         GroupRequest::DeleteOffsets(request) => {
-            machine.offset_delete(now, caller, request, out_ref);
+            machine.offset_delete(caller, request, out_ref);
         }
         GroupRequest::Describe(group_id) => machine.describe(caller, &group_id, out_ref),
         GroupRequest::List(request) => machine.list(caller, &request, out_ref),
         GroupRequest::Delete(group_id) => {
-            machine.delete_groups(now, caller, &[group_id], out_ref);
+            machine.delete_groups(caller, &[group_id], out_ref);
         }
     }
     carry_out(state, key, out);
@@ -352,9 +397,14 @@ pub fn perform(state: &mut ShardState, to: Return, job: GroupJob) {
 /// Lets time pass for every coordinator.
 pub fn on_deadline(state: &mut ShardState) {
     let now = state.now;
-    let due = |coordinator: &Coordinator| coordinator.next_deadline().is_some_and(|d| d <= now.mono);
-    let keys: Vec<_> =
-        state.coordinators.iter().filter(|(_, c)| due(c)).map(|(key, _)| *key).collect();
+    let due =
+        |coordinator: &Coordinator| coordinator.next_deadline().is_some_and(|d| d <= now.mono);
+    let keys: Vec<_> = state
+        .coordinators
+        .iter()
+        .filter(|(_, c)| due(c))
+        .map(|(key, _)| *key)
+        .collect();
     for key in keys {
         let mut out = Output::default();
         if let Some(coordinator) = state.coordinators.get_mut(&key) {
@@ -365,12 +415,12 @@ pub fn on_deadline(state: &mut ShardState) {
 }
 
 /// Forgets the offsets of topics that are gone.
-pub fn on_topics_deleted(state: &mut ShardState, topics: &[TopicId]) {
+pub fn on_topics_deleted(state: &mut ShardState, topics: &[(String, TopicId)]) {
     let keys: Vec<_> = state.coordinators.keys().copied().collect();
     for key in keys {
         let mut out = Output::default();
         if let Some(coordinator) = state.coordinators.get_mut(&key) {
-            coordinator.machine.on_topics_deleted(state.now, topics, &mut out);
+            coordinator.machine.on_topics_deleted(topics, &mut out);
         }
         carry_out(state, key, out);
     }
@@ -378,18 +428,31 @@ pub fn on_topics_deleted(state: &mut ShardState, topics: &[TopicId]) {
 
 /// Appends and replays what a coordinator has decided, and sends its replies when they are durable.
 fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
-    let (now, Some(coordinator)) = (state.now, state.coordinators.get_mut(&key)) else { return };
-    let Some(partition) = state.partitions.get_mut(&key) else { return };
+    let (now, Some(coordinator)) = (state.now, state.coordinators.get_mut(&key)) else {
+        return;
+    };
+    let Some(partition) = state.partitions.get_mut(&key) else {
+        return;
+    };
     let mut failed = None;
     if !out.records.is_empty() {
-        let records: Vec<_> =
-            out.records.iter().map(|(key, value)| (Some(key.clone()), value.clone())).collect();
-        match partition.log.append(now, coordinator_batch(now, &records), Origin::Coordinator) {
+        let records: Vec<_> = out
+            .records
+            .iter()
+            .map(|(key, value)| (Some(key.clone()), value.clone()))
+            .collect();
+        match partition
+            .log
+            .append(now, coordinator_batch(now, &records), Origin::Coordinator)
+        {
             Ok(_) => {
                 state.queued.insert(key);
                 for (record_key, value) in out.records {
                     let replayed = coordinator.machine.replay(record_key, value);
-                    assert!(replayed.is_ok(), "a coordinator replays what it has decided");
+                    assert!(
+                        replayed.is_ok(),
+                        "a coordinator replays what it has decided"
+                    );
                 }
             }
             Err(error) => failed = Some(error.code()),
@@ -398,10 +461,20 @@ fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
     // Every reply, also a refusal, may rest on records that are not durable yet.
     let after = After::Acknowledged(key, partition.log.log_end_offset());
     for (token, reply) in out.replies {
-        let Some(to) = coordinator.callers.remove(&token.0) else { continue };
+        let Some(to) = coordinator.callers.remove(&token.0) else {
+            continue;
+        };
         let outgoing = match failed {
-            None => Outgoing { to, answer: Answer::Group(reply), after },
-            Some(code) => Outgoing { to, answer: Answer::Group(reply.failed(code)), after: After::Now },
+            None => Outgoing {
+                to,
+                answer: Answer::Group(reply),
+                after,
+            },
+            Some(code) => Outgoing {
+                to,
+                answer: Answer::Group(reply.failed(code)),
+                after: After::Now,
+            },
         };
         state.outbox.push(outgoing);
     }
@@ -413,7 +486,9 @@ fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
 /// A coordinator whose records cannot be written decides on what never was: it ends here, and
 /// comes back from its log at the next start.
 pub fn unload(state: &mut ShardState, key: PartitionKey) {
-    let Some(mut coordinator) = state.coordinators.remove(&key) else { return };
+    let Some(mut coordinator) = state.coordinators.remove(&key) else {
+        return;
+    };
     let mut out = Output::default();
     coordinator.machine.unload(&mut out);
     for (token, reply) in out.replies {

@@ -105,7 +105,7 @@ pub enum GroupRequest {
 #[derive(Clone, Debug)]
 pub enum CatalogJob {
     /// CreateTopics.
-    CreateTopics(m::create_topics::CreateTopicsRequest, i16),
+    CreateTopics(m::create_topics::CreateTopicsRequest),
     /// Create topics by their defaults, because somebody asked for them.
     AutoCreate(Vec<String>),
     /// DeleteTopics.
@@ -153,8 +153,10 @@ pub enum Answer {
 /// The result of a [`CatalogJob`].
 #[derive(Debug)]
 pub enum CatalogAnswer {
-    /// To CreateTopics, and to automatic creation.
+    /// To CreateTopics.
     CreateTopics(m::create_topics::CreateTopicsResponse),
+    /// To automatic creation: the image tells what is there.
+    AutoCreate,
     /// To DeleteTopics.
     DeleteTopics(m::delete_topics::DeleteTopicsResponse),
     /// To CreatePartitions.

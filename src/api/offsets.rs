@@ -5,7 +5,7 @@
 use super::groups::group_job;
 use super::job::{Answer, GroupRequest};
 use super::{Begun, Facts, Flow, unexpected};
-use crate::base::{ErrorCode, TopicId};
+use crate::base::ErrorCode;
 use crate::group::Reply;
 use crate::state::ShardState;
 use crate::wire::messages::offset_commit::{
@@ -52,7 +52,7 @@ pub fn begin_commit(
     let mut flow = Committing {
         request: OffsetCommitRequest::default(),
         unknown: Vec::new(),
-        reply: None,
+        outcome: Ok(None),
     };
     let topics = std::mem::take(&mut request.topics);
     for mut topic in topics {
@@ -62,15 +62,15 @@ pub fn begin_commit(
         {
             Ok((known, topic_id)) => {
                 (topic.name, topic.topic_id) = (known.name.clone(), topic_id);
-                let (there, missing) = topic
-                    .partitions
+                let partitions = std::mem::take(&mut topic.partitions);
+                let (there, missing): (Vec<_>, Vec<_>) = partitions
                     .into_iter()
                     .partition(|p| state.partition_key(&known, p.partition_index).is_some());
-                let missing = OffsetCommitRequestTopic {
-                    partitions: missing,
-                    ..topic.clone()
-                };
-                if !missing.partitions.is_empty() {
+                if !missing.is_empty() {
+                    let missing = OffsetCommitRequestTopic {
+                        partitions: missing,
+                        ..topic.clone()
+                    };
                     flow.unknown
                         .push(failed(&missing, ErrorCode::UnknownTopicOrPartition));
                 }
@@ -129,7 +129,12 @@ impl Committing {
             Ok(Some(Reply::OffsetCommit(response))) => response.topics,
             Ok(Some(reply)) => unexpected(&Answer::Group(reply)),
             Ok(None) => Vec::new(),
-            Err(code) => self.request.topics.iter().map(|topic| failed(topic, code)).collect(),
+            Err(code) => self
+                .request
+                .topics
+                .iter()
+                .map(|topic| failed(topic, code))
+                .collect(),
         };
         topics.extend(self.unknown);
         facts.reply(&OffsetCommitResponse {
@@ -230,14 +235,11 @@ fn resolve(
 impl Fetching {
     /// Takes one coordinator's answer.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::Group(reply) = answer else {
-            unexpected(&answer)
-        };
         let place = &mut self.groups[self.places[slot]];
-        match reply {
-            Reply::OffsetFetch(group) => *place = group,
-            Reply::Failed(code) => place.error_code = code,
-            reply => unexpected(&Answer::Group(reply)),
+        match answer {
+            Answer::Group(Reply::OffsetFetch(group)) => *place = group,
+            Answer::NoCoordinator(code) => place.error_code = code,
+            other => unexpected(&other),
         }
     }
 

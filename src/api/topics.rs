@@ -11,8 +11,8 @@ use crate::wire::messages::create_topics::CreateTopicsRequest;
 use crate::wire::messages::delete_topics::DeleteTopicsRequest;
 
 /// CreateTopics.
-pub fn begin_create(_: &mut ShardState, facts: &Facts, request: CreateTopicsRequest) -> Begun {
-    ask(CatalogJob::CreateTopics(request, facts.version))
+pub fn begin_create(_: &mut ShardState, _: &Facts, request: CreateTopicsRequest) -> Begun {
+    ask(CatalogJob::CreateTopics(request))
 }
 
 /// DeleteTopics.
@@ -45,6 +45,8 @@ pub fn resume(answer: Option<CatalogAnswer>, facts: &Facts) -> Begun {
         Some(CatalogAnswer::IncrementalAlterConfigs(response)) => facts.reply(&response),
         Some(CatalogAnswer::ProducerId(id)) => facts.reply(&init_producer_id::response(id)),
         // The catalog's log failed: nothing is known about the outcome.
-        Some(CatalogAnswer::Failed) | None => Begun::Close("the catalog cannot be written"),
+        Some(CatalogAnswer::Failed | CatalogAnswer::AutoCreate) | None => {
+            Begun::Close("the catalog cannot be written")
+        }
     }
 }

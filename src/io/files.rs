@@ -95,6 +95,17 @@ impl DataDir {
         Ok(names)
     }
 
+    /// The files of the data directory itself.
+    pub fn files(&self) -> io::Result<FsDir> {
+        let dir = openat(&self.dir, ".", DIRECTORY, Mode::empty())
+            .map_err(|errno| failed("open", &self.label, errno))?;
+        Ok(FsDir {
+            dir,
+            label: self.label.clone(),
+            open: Vec::new(),
+        })
+    }
+
     /// Opens one of its directories; a missing one is created durably.
     pub fn open_dir(&self, name: &str) -> io::Result<FsDir> {
         let path = self.path(name)?;

@@ -114,6 +114,7 @@ impl<I: Io> Shard<I> {
             Arc::new(Image::new(settings.identity.clone())),
             settings.seed,
         );
+        let retain_at = now.mono + retention_check_interval(&state);
         Self {
             io,
             state,
@@ -132,7 +133,7 @@ impl<I: Io> Shard<I> {
             drain_by: Mono::default(),
             flush_at: now.mono,
             sweep_at: now.mono,
-            retain_at: now.mono + retention_check_interval(&state),
+            retain_at,
             next_id: 0,
             completions: Vec::new(),
             mailbox,

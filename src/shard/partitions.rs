@@ -71,8 +71,14 @@ impl<I: Io> Shard<I> {
     /// Works with this image from now on.
     pub(super) fn apply_image(&mut self, publication: Publication) {
         let Publication { version, image } = publication;
+        let deleted = image.changes_since(&self.state.image).removed;
         self.state.set_image(image.clone());
         self.drop_deleted(&image);
+        let deleted: Vec<_> = deleted
+            .iter()
+            .map(|topic| (topic.name.clone(), topic.id))
+            .collect();
+        crate::api::groups::on_topics_deleted(&mut self.state, &deleted);
         let mut report = Report::default();
         let started = self.state.now.mono;
         for topic in image.topics() {
@@ -202,7 +208,6 @@ impl<I: Io> Shard<I> {
                 error!(name, %error, "cannot delete the files of a deleted partition");
             }
         }
-        crate::api::groups::on_topics_deleted(&mut self.state);
     }
 
     /// Deletes a directory so that a crash in between leaves it marked as deleted.

@@ -257,7 +257,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Takes a partition offline: nobody waits for it any longer.
-    fn fail_partition(&mut self, key: PartitionKey, error: &io::Error) {
+    pub(super) fn fail_partition(&mut self, key: PartitionKey, error: &io::Error) {
         let Some(partition) = self.state.partitions.get_mut(&key) else {
             return;
         };
