@@ -6,16 +6,43 @@
 //! Invariant: log start offset <= high watermark <= log end offset, durable offset <= written
 //! offset, and the high watermark never moves back.
 
+mod append;
+mod checkpoint;
 mod config;
+mod epochs;
 mod error;
+mod files;
+mod index;
+mod inspect;
+mod lookup;
+mod producers;
+mod read;
+mod recovery;
+mod retention;
+mod segment;
+mod snapshot;
+mod walk;
+mod watermarks;
+
+#[cfg(test)]
+mod test_dir;
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 
 use crate::base::dir::Dir;
 use crate::base::{Epoch, Mono, Now, Offset, WallMs};
-use bytes::Bytes;
+use append::Queued;
+use checkpoint::Checkpoint;
+use epochs::Epochs;
+use files::{INDEX_SUFFIX, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name};
+use producers::Producers;
+use segment::Segment;
+use std::collections::VecDeque;
 use std::io;
+use watermarks::{Place, Watermarks};
 
 /// What the caller knows when it opens a log.
 #[derive(Clone, Copy, Debug)]
@@ -120,58 +147,74 @@ pub struct ProducerInfo {
 #[derive(Debug)]
 pub struct Log {
     config: Config,
-    log_start_offset: Offset,
+    /// Oldest first; the last one is active. What is queued counts.
+    segments: VecDeque<Segment>,
+    /// Appended and not written.
+    queue: Vec<Queued>,
+    queued_bytes: u64,
+    marks: Watermarks,
+    producers: Producers,
+    epochs: Epochs,
     leader_epoch: Epoch,
+    /// What the checkpoint file holds.
+    checkpoint: Checkpoint,
+    /// Base offset of the first segment with files that may not be durable.
+    unsynced_base: Offset,
+    /// Where recent reads ended, and so where the next ones begin; newest last.
+    recent: VecDeque<Place>,
     poisoned: Option<String>,
 }
 
 impl Log {
-    /// Opens the log in `dir`, or creates it if there is none. After an unclean stop everything
-    /// beyond the recovery point is synced, read and checked, and a torn tail is cut off.
-    ///
-    /// Afterwards all that is in the log is durable, and the high watermark is the log's end.
-    pub fn open(
-        _dir: &mut dyn Dir,
-        _config: Config,
-        _opening: Opening,
-        _report: &mut Report,
-    ) -> Result<Log, OpenError> {
-        todo!()
-    }
-
-    /// Validates a batch, recognises what an idempotent producer sends again, assigns offsets and
-    /// queues it for [`Log::write_queued`]. `batch` is kept, not copied.
-    pub fn append(
-        &mut self,
-        _now: Now,
-        _batch: Bytes,
-        _origin: Origin,
-    ) -> Result<Appended, AppendError> {
-        todo!()
-    }
-
-    /// Writes everything queued with one vectored write per segment, closing segments when due.
-    /// Moves the high watermark over what needs no sync. True if there was something to write.
-    ///
-    /// After an error the caller must [`Log::poison`] the log.
-    pub fn write_queued(&mut self, _dir: &mut dyn Dir, _now: Now) -> io::Result<bool> {
-        todo!()
-    }
-
     /// What to sync to make all durable that is written; `None` if it is.
     pub fn sync_plan(&self) -> Option<SyncPlan> {
-        todo!()
+        let offset_end = self.marks.written().offset;
+        if self.marks.durable() == offset_end || self.poisoned.is_some() {
+            return None;
+        }
+        let mut files = Vec::new();
+        let written_base = self.marks.written().base_offset;
+        for segment in &self.segments {
+            let base_offset = segment.base_offset;
+            if base_offset < self.unsynced_base || base_offset > written_base {
+                continue;
+            }
+            files.push(segment.file());
+            if base_offset < written_base {
+                // The recovery point will pass this segment: its derived files must not be lost.
+                files.push(file_name(base_offset, INDEX_SUFFIX));
+                files.push(file_name(base_offset, TIME_INDEX_SUFFIX));
+                files.push(file_name(segment.offset_end, SNAPSHOT_SUFFIX));
+            }
+        }
+        Some(SyncPlan { files, offset_end })
     }
 
-    /// All files of a [`SyncPlan`] are synced: moves durable offset and high watermark, and the
-    /// recovery point if segments were closed. Does nothing in a poisoned log.
-    pub fn on_synced(&mut self, _dir: &mut dyn Dir, _offset_end: Offset) -> io::Result<()> {
-        todo!()
+    /// All files of a [`SyncPlan`] are synced: moves durable offset and high watermark. If that
+    /// completes closed segments, the recovery point moves too and this waits for the device.
+    /// Does nothing in a poisoned log.
+    ///
+    /// After an error the caller must [`Log::poison`] the log.
+    pub fn on_synced(&mut self, dir: &mut dyn Dir, offset_end: Offset) -> io::Result<()> {
+        if self.poisoned.is_some() {
+            return Ok(());
+        }
+        self.marks.on_synced(offset_end);
+        // A plan that reaches into a segment was made after the roll that began it, so it had all
+        // files of the segments before.
+        let base_offset = self.segments[self.segment_of(offset_end - 1)].base_offset;
+        if base_offset > self.unsynced_base {
+            self.unsynced_base = base_offset;
+            self.checkpoint.recovery_point = self.checkpoint.recovery_point.max(base_offset);
+            self.checkpoint.store(dir)?;
+        }
+        Ok(())
     }
 
     /// Takes the log offline after a failed write or sync, which must never be tried again. From
     /// now on every append and read fails with `KAFKA_STORAGE_ERROR`. The first reason stays.
     pub fn poison(&mut self, why: String) {
+        self.queue.clear();
         self.poisoned.get_or_insert(why);
     }
 
@@ -185,29 +228,33 @@ impl Log {
         &self.config
     }
 
-    /// Changes the settings, for everything appended from now on.
+    /// Changes the settings, for everything appended from now on. With `write_caching` what waits
+    /// for a sync stops waiting.
     pub fn set_config(&mut self, config: Config) {
+        if config.write_caching {
+            self.marks.forget_awaited();
+        }
         self.config = config;
     }
 
     /// First offset that can be read.
     pub fn log_start_offset(&self) -> Offset {
-        self.log_start_offset
+        self.checkpoint.log_start_offset
     }
 
     /// Offset of the next record, including what is queued.
     pub fn log_end_offset(&self) -> Offset {
-        todo!()
+        self.active().offset_end
     }
 
     /// End of what is on stable storage.
     pub fn durable_offset(&self) -> Offset {
-        todo!()
+        self.marks.durable()
     }
 
     /// End of what consumers may see.
     pub fn high_watermark(&self) -> Offset {
-        todo!()
+        self.marks.high().offset
     }
 
     /// End of what `read_committed` consumers may see: the high watermark, there are no
@@ -223,95 +270,103 @@ impl Log {
 
     /// Bytes of all segments, without what is queued.
     pub fn size_bytes(&self) -> u64 {
-        todo!()
+        let all: u64 = self.segments.iter().map(|segment| segment.size_bytes).sum();
+        all - self.queued_bytes
     }
 
     /// Bytes written and not yet durable.
     pub fn unsynced_bytes(&self) -> u64 {
-        todo!()
+        self.marks.unsynced_bytes()
     }
 
     /// When the oldest of them were written.
     pub fn unsynced_since(&self) -> Option<Mono> {
-        todo!()
-    }
-
-    /// Whole batches from the one that contains `offset`, up to the high watermark, the end of the
-    /// segment or `bytes_max`. `None` if there are none below the high watermark, or if the first
-    /// is larger than `bytes_max` and `at_least_one_batch` is false. As in Kafka, an offset
-    /// between high watermark and log end is no error.
-    pub fn read(
-        &mut self,
-        _dir: &mut dyn Dir,
-        _offset: Offset,
-        _bytes_max: u64,
-        _at_least_one_batch: bool,
-    ) -> Result<Option<Extent>, ReadError> {
-        todo!()
-    }
-
-    /// About how many bytes a reader at `offset` can get (`fetch.min.bytes`); exact where reading
-    /// went on from there before.
-    pub fn available_bytes(&self, _offset: Offset) -> u64 {
-        todo!()
-    }
-
-    /// The first record with at least this timestamp, below the high watermark: offset, its
-    /// timestamp, leader epoch. Decompresses one batch.
-    pub fn offset_for_timestamp(
-        &mut self,
-        _dir: &mut dyn Dir,
-        _timestamp_ms: WallMs,
-    ) -> Result<Option<(Offset, WallMs, Epoch)>, ReadError> {
-        todo!()
-    }
-
-    /// The first record with the largest timestamp of the log (KIP-734), as
-    /// [`Log::offset_for_timestamp`] gives it.
-    pub fn offset_of_max_timestamp(
-        &mut self,
-        _dir: &mut dyn Dir,
-    ) -> Result<Option<(Offset, WallMs, Epoch)>, ReadError> {
-        todo!()
+        self.marks.unsynced_since()
     }
 
     /// The largest epoch that is not above `epoch`, and its end offset (KIP-320); (-1, -1) if
     /// unknown.
-    pub fn end_offset_for_epoch(&self, _epoch: Epoch) -> (Epoch, Offset) {
-        todo!()
+    pub fn end_offset_for_epoch(&self, epoch: Epoch) -> (Epoch, Offset) {
+        self.epochs.end_offset(epoch, self.log_end_offset())
     }
 
     /// The leader epoch of a record, -1 if unknown.
-    pub fn epoch_at(&self, _offset: Offset) -> Epoch {
-        todo!()
-    }
-
-    /// Moves the log start offset to `before` (-1: the high watermark) durably; never back. The
-    /// files go with the next [`Log::retain`]. Gives the new low watermark.
-    pub fn delete_records(
-        &mut self,
-        _dir: &mut dyn Dir,
-        _before: Offset,
-    ) -> Result<Offset, ReadError> {
-        todo!()
-    }
-
-    /// Removes whole segments that are too old, too many or below the log start offset, and
-    /// forgets producers that were silent for long.
-    pub fn retain(&mut self, _dir: &mut dyn Dir, _now: Now) -> io::Result<Retained> {
-        todo!()
+    pub fn epoch_at(&self, offset: Offset) -> Epoch {
+        self.epochs.epoch_at(offset)
     }
 
     /// The known producers, by id.
     pub fn producers(&self) -> impl Iterator<Item = ProducerInfo> {
-        std::iter::empty()
+        self.producers.infos()
     }
 
     /// Clean stop: writes and syncs everything, with indexes, producer snapshot and checkpoint.
-    pub fn close(&mut self, _dir: &mut dyn Dir, _now: Now) -> io::Result<()> {
-        todo!()
+    /// Waits for the device. A poisoned log is left as it is, and is no clean stop.
+    pub fn close(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<()> {
+        if let Some(why) = &self.poisoned {
+            return Err(io::Error::other(format!("the log is offline: {why}")));
+        }
+        self.write_queued(dir, now)?;
+        if let Some(plan) = self.sync_plan() {
+            for file in &plan.files {
+                dir.sync(file)?;
+            }
+            self.on_synced(dir, plan.offset_end)?;
+        }
+        let end = self.log_end_offset();
+        let active = self.active_mut();
+        active.store_index(dir)?;
+        let base_offset = active.base_offset;
+        dir.sync(&file_name(base_offset, INDEX_SUFFIX))?;
+        dir.sync(&file_name(base_offset, TIME_INDEX_SUFFIX))?;
+        dir.replace(
+            &file_name(end, SNAPSHOT_SUFFIX),
+            &snapshot::encode(&self.producers),
+        )?;
+        self.checkpoint.recovery_point = end;
+        self.checkpoint.store(dir)
     }
 
     /// Asserts the invariants.
-    pub fn check(&self) {}
+    pub fn check(&self) {
+        let end = self.log_end_offset();
+        assert!(self.log_start_offset() <= self.high_watermark());
+        assert!(self.marks.written().offset <= end);
+        assert!(self.checkpoint.recovery_point <= self.marks.durable());
+        assert!(self.log_start_offset() >= self.segments[0].base_offset);
+        for (at, segment) in self.segments.iter().enumerate() {
+            segment.check();
+            if let Some(next) = self.segments.get(at + 1) {
+                assert!(
+                    segment.offset_end <= next.base_offset,
+                    "segments are in order"
+                );
+                assert!(
+                    segment.offset_end == next.base_offset || self.config.cleanup_compact,
+                    "offsets are dense"
+                );
+            }
+        }
+        self.marks.check();
+        self.epochs.check();
+        self.producers.check_invariants(end);
+    }
+
+    fn active(&self) -> &Segment {
+        self.segments.back().expect("a log has an active segment")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment {
+        self.segments
+            .back_mut()
+            .expect("a log has an active segment")
+    }
+
+    /// The segment whose offsets include `offset`, the first one for what is below.
+    fn segment_of(&self, offset: Offset) -> usize {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.base_offset <= offset);
+        after.saturating_sub(1)
+    }
 }
