@@ -237,6 +237,7 @@ impl<T: Field> Nullable for Vec<T> {
         if count > reader.remaining() / T::size_min(encoding).max(1) {
             return Err(Malformed("array count beyond the message"));
         }
+        reader.charge(count, size_of::<T>())?;
         let mut elements = Self::with_capacity(count.min(limits::ARRAY_RESERVE_MAX));
         for _ in 0..count {
             elements.push(T::read(reader, encoding)?);

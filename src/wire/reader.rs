@@ -1,6 +1,7 @@
 //! Takes primitive values off the front of a frame. Knows lengths and their bounds, no messages.
 //!
-//! Invariant: never reads past `end`, never allocates more than the bytes it hands out.
+//! Invariant: never reads past `end`. What a message takes in memory is bounded by the size of its
+//! frame, whatever counts it claims: see [`Reader::charge`].
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -18,6 +19,8 @@ pub struct Reader {
     position: usize,
     /// Exclusive; short of `bytes.len()` only inside a tagged field.
     end: usize,
+    /// Bytes that array elements may still take in memory.
+    memory: usize,
 }
 
 impl Reader {
@@ -28,6 +31,9 @@ impl Reader {
             bytes,
             position: 0,
             end,
+            memory: end
+                .saturating_mul(limits::DECODED_BYTES_RATIO_MAX)
+                .saturating_add(limits::DECODED_BYTES_FREE),
         }
     }
 
@@ -130,6 +136,16 @@ impl Reader {
             }
             self.end = end;
         }
+        Ok(())
+    }
+
+    /// Takes the elements of an array out of the frame's allowance. An empty string is one byte in a
+    /// frame and 24 in memory: without a bound 100 MiB of them would become several GiB.
+    pub(super) fn charge(&mut self, count: usize, element_bytes: usize) -> Result<(), Malformed> {
+        let left = count
+            .checked_mul(element_bytes)
+            .and_then(|bytes| self.memory.checked_sub(bytes));
+        self.memory = left.ok_or(Malformed("too many elements for its size"))?;
         Ok(())
     }
 

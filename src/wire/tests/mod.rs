@@ -1,4 +1,8 @@
-//! Properties that every message has in every version, with random values.
+//! Properties that every message has in every version, with random values: the round trip here,
+//! malformed input in `hostile`, agreement with another codec in `oracle`.
+
+mod hostile;
+mod oracle;
 
 use bytes::Bytes;
 
