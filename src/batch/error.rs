@@ -1,5 +1,6 @@
 //! What can be wrong with a batch, and the one place that says which [`ErrorCode`] each fault
-//! means. Codes are those that Apache Kafka 4.3 answers to a produce request.
+//! means. Codes are those that Apache Kafka 4.3.1 answers to a produce request; where it only has
+//! `UNKNOWN_SERVER_ERROR` (codec bits 5 to 7, undecodable sections), the code that says why.
 
 use std::fmt;
 
@@ -81,7 +82,7 @@ pub enum BatchError {
     },
     /// Single records break the topic's rules (no key on a compacted topic, bad timestamps).
     Records {
-        /// `INVALID_TIMESTAMP` if that is all that is wrong, else `INVALID_RECORD`.
+        /// `INVALID_TIMESTAMP` if any record has a bad timestamp, else `INVALID_RECORD`.
         code: ErrorCode,
         /// The refused records, by index.
         errors: Vec<RecordError>,
@@ -101,7 +102,7 @@ impl BatchError {
     /// What a client is told.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Length(_) | Self::Crc { .. } | Self::Corrupt(_) => ErrorCode::CorruptMessage,
+            Self::Length(_) | Self::Crc { .. } => ErrorCode::CorruptMessage,
             // Kafka reads formats 0 and 1 and then refuses them; it cannot read others.
             Self::Magic(magic) if !(0..=2).contains(magic) => ErrorCode::CorruptMessage,
             Self::Torn { .. }
@@ -111,7 +112,9 @@ impl BatchError {
             | Self::Count { .. }
             | Self::Control
             | Self::Sequence { .. }
-            | Self::Malformed(_) => ErrorCode::InvalidRecord,
+            | Self::Malformed(_)
+            // Not CORRUPT_MESSAGE, which clients retry: the CRC says that these bytes were sent.
+            | Self::Corrupt(_) => ErrorCode::InvalidRecord,
             Self::TooLarge { .. } | Self::OutputLimit { .. } => ErrorCode::MessageTooLarge,
             Self::Transactional => ErrorCode::InvalidTxnState,
             Self::UnknownCodec(_) => ErrorCode::UnsupportedCompressionType,

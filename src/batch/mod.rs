@@ -14,6 +14,8 @@ mod error;
 mod header;
 mod records;
 mod snappy;
+#[cfg(test)]
+mod tests;
 mod validate;
 mod varint;
 
