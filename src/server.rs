@@ -22,11 +22,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// How long connections may take to drain at a stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a busy port is tried again.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a shard's thread tells the server.
 enum Report {
@@ -93,9 +96,9 @@ impl Server {
         {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
-        let listener = Listener::bind(config.listen[0])?;
-        let address = listener.local_addr();
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
+        let listener = bind(config.listen[0])?;
+        let address = listener.local_addr();
         let cpus = &config.shards.cpus;
         let post = Arc::new(Post::new(cpus.len() as u16));
         let (sender, reports) = channel();
@@ -150,6 +153,7 @@ impl Server {
 
     /// Stops cleanly: no acknowledged record needs recovery at the next start.
     pub fn stop(mut self) -> io::Result<()> {
+        info!("stopping");
         let by = crate::io::clock::now().mono + DRAIN_PATIENCE;
         self.order(|| Order::Drain { by });
         self.await_life(Life::Drained)?;
@@ -308,3 +312,19 @@ impl Seat {
 
 /// Submission slots per ring.
 const RING_ENTRIES: u32 = 1024;
+
+/// A broker that was killed a moment ago can hold its port until the kernel has ended its ring.
+fn bind(address: SocketAddr) -> io::Result<Listener> {
+    let since = Instant::now();
+    loop {
+        match Listener::bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && since.elapsed() < PORT_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
