@@ -15,7 +15,9 @@ pub use setup::{Refused, probe};
 
 use super::files::{self, DataDir};
 use super::slab::Slab;
-use super::sockets::{self, Acceptor, AfterAccept, Listener, Progress, Sending};
+use super::sockets::{
+    self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
+};
 use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, clock};
 use crate::base::dir::Dir;
 use crate::base::{Mono, Now};
@@ -171,7 +173,7 @@ impl Ring {
             let Some((token, socket, mut sending)) = self.runnable.pop_front() else {
                 return;
             };
-            match sending.push(&socket) {
+            match sending.push(&socket, SEND_TURN_BYTES_MAX) {
                 Ok(Progress::Share) => self.runnable.push_back((token, socket, sending)),
                 Ok(Progress::Blocked) => {
                     self.start(token, Operation::AwaitRoom { socket, sending });
