@@ -131,9 +131,11 @@ impl Acceptor {
                 self.paused_until = Some(now + ACCEPT_PAUSE);
                 AfterAccept::Pause
             }
-            Some(Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
-                AfterAccept::Fail
-            }
+            // EAGAIN: the listener is not in the mode that this back end needs.
+            Some(
+                Errno::EAGAIN | Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP,
+            )
+            | None => AfterAccept::Fail,
             // All others are errors of the one connection (accept(2), "Error handling").
             Some(_) => AfterAccept::Retry,
         }

@@ -209,12 +209,6 @@ impl Ring {
     fn finish(&mut self, pending: Pending, result: i32) -> Option<Completion> {
         let Pending { token, operation } = pending;
         let result = usize::try_from(result).map_err(|_| Errno::from_raw(-result));
-        // A kernel worker was interrupted, or met the socket in the middle of a sendfile.
-        let again = matches!(result, Err(Errno::EINTR | Errno::EAGAIN));
-        if again && !matches!(operation, Operation::Sync { .. }) {
-            self.start(token, operation);
-            return None;
-        }
         let outcome = match operation {
             Operation::Accept => return self.finish_accept(token, result),
             Operation::Receive {
