@@ -319,8 +319,7 @@ fn bind(address: SocketAddr) -> io::Result<Listener> {
     loop {
         match Listener::bind(address) {
             Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse
-                    && since.elapsed() < PORT_PATIENCE =>
+                if error.kind() == io::ErrorKind::AddrInUse && since.elapsed() < PORT_PATIENCE =>
             {
                 std::thread::sleep(Duration::from_millis(20));
             }

@@ -396,6 +396,12 @@ impl<C: Connector> Consumer<C> {
         }
     }
 
+    /// The next event if it is here already, for users who do something before they wait.
+    pub fn next_now(&self) -> Option<Result<Event, ConsumerError>> {
+        self.acknowledge();
+        self.pop()
+    }
+
     /// Stops handing out and fetching partitions; what was fetched is kept. Those not assigned are
     /// left out.
     pub fn pause(&self, partitions: &[TopicPartition]) {
