@@ -62,9 +62,10 @@ pub struct Lane {
     behind: HashMap<String, Vec<Seq>>,
     /// Since when each idle worker has had nothing to do, longest first.
     idle: VecDeque<Duration>,
-    /// Orders handed out whose rows are not permanent yet.
-    uncommitted: usize,
+    /// Offsets of the orders handed out whose rows are not permanent yet.
+    uncommitted: VecDeque<i64>,
     next_offset: i64,
+    done_offset: i64,
     paused: bool,
 }
 
@@ -87,21 +88,26 @@ impl Lane {
             waiting: VecDeque::new(),
             behind: HashMap::new(),
             idle: vec![Duration::ZERO; limits.workers].into(),
-            uncommitted: 0,
+            uncommitted: VecDeque::new(),
             next_offset,
+            done_offset: next_offset,
             paused: false,
         }
     }
 
     /// Orders held: received, and their rows not yet permanent.
     pub fn held(&self) -> usize {
-        self.slots.len() + self.uncommitted
+        self.slots.len() + self.uncommitted.len()
     }
 
-    /// The offset after the last order handed out: where a new owner of the partition continues,
-    /// and what may be committed once the rows are permanent.
+    /// The offset after the last order handed out: where a new owner of the partition continues.
     pub fn next_offset(&self) -> i64 {
         self.next_offset
+    }
+
+    /// The offset after the last order whose row is permanent: what the group may commit.
+    pub fn done_offset(&self) -> i64 {
+        self.done_offset
     }
 
     /// Whether the lane has asked for a pause.
@@ -116,9 +122,14 @@ impl Lane {
         pause
     }
 
+    /// Whether the lane is paused and has room again.
+    pub fn wants_resume(&self) -> bool {
+        self.paused && self.held() < self.limits.resume_below
+    }
+
     /// True once when a paused lane has room again: the partition may be resumed now.
     pub fn take_resume(&mut self) -> bool {
-        let resume = self.paused && self.held() < self.limits.resume_below;
+        let resume = self.wants_resume();
         self.paused &= !resume;
         resume
     }
@@ -179,7 +190,7 @@ impl Lane {
         while let Some((started, finished)) = self.slots.front().and_then(|slot| slot.written) {
             let slot = self.slots.pop_front().expect("it was just looked at");
             self.first += 1;
-            self.uncommitted += 1;
+            self.uncommitted.push_back(slot.received.offset);
             self.next_offset = slot.received.offset + 1;
             out.push(Finished {
                 received: slot.received,
@@ -189,13 +200,15 @@ impl Lane {
         }
     }
 
-    /// The rows of `count` orders handed out have become permanent.
+    /// The rows of the first `count` orders handed out and not yet permanent have become so.
     pub fn committed(&mut self, count: usize) {
         assert!(
-            count <= self.uncommitted,
+            count <= self.uncommitted.len(),
             "only what was handed out becomes permanent"
         );
-        self.uncommitted -= count;
+        if let Some(last) = self.uncommitted.drain(..count).last() {
+            self.done_offset = last + 1;
+        }
     }
 
     /// Forgets what has not been handed out: the partition was taken away, and its next owner reads
@@ -332,6 +345,7 @@ mod tests {
         assert!(!lane.take_resume(), "held until the rows are permanent");
         lane.committed(2);
         assert!(!lane.take_resume(), "2 held is not below 2");
+        assert_eq!((lane.done_offset(), lane.next_offset()), (102, 104));
         lane.committed(1);
         assert!(lane.take_resume() && !lane.is_paused());
         assert!(!lane.take_resume());

@@ -127,47 +127,13 @@ fn write(
     Ok(store)
 }
 
-fn commit_of(rows: &[Row]) -> Commit {
+/// What a transaction with these rows makes permanent.
+pub(crate) fn commit_of(rows: &[Row]) -> Commit {
     let mut commit = Commit::default();
     for row in rows {
         *commit.rows.entry(row.partition).or_default() += 1;
     }
     commit
-}
-
-/// A sink without a thread, for tests on a simulated clock: a row is permanent when submitted.
-#[cfg(test)]
-#[derive(Debug)]
-pub(crate) struct InlineSink {
-    pub(crate) store: Store,
-    commits: Vec<Commit>,
-}
-
-#[cfg(test)]
-impl InlineSink {
-    pub(crate) fn new(store: Store) -> Self {
-        Self {
-            store,
-            commits: Vec::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-impl Sink for InlineSink {
-    fn submit(&mut self, rows: Vec<Row>) -> Result<(), Failure> {
-        self.store.apply(&rows)?;
-        self.commits.push(commit_of(&rows));
-        Ok(())
-    }
-
-    fn committed(&mut self) -> Result<Vec<Commit>, Failure> {
-        Ok(std::mem::take(&mut self.commits))
-    }
-
-    fn close(self) -> Result<Store, Failure> {
-        Ok(self.store)
-    }
 }
 
 #[cfg(test)]
