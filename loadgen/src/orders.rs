@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay::base::prng::Prng;
+use forebay::client::producer::partition_of_key;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of one order's JSON, as near as its fields allow.
@@ -93,8 +94,7 @@ impl Orders {
         // A small population may leave a partition without a user; go on until none is empty.
         while number < population || users.iter().any(Vec::is_empty) {
             number += 1;
-            users[partition_of(user_id(number).as_bytes(), partitions)]
-                .push(User { number, orders: 0 });
+            users[home(user_id(number).as_bytes(), partitions)].push(User { number, orders: 0 });
         }
         Self {
             count,
@@ -163,9 +163,10 @@ impl Iterator for Orders {
     }
 }
 
-/// The partition Kafka's default partitioner gives a key: murmur2, its sign bit cleared, modulo.
-pub fn partition_of(key: &[u8], partitions: usize) -> usize {
-    (murmur2(key) & 0x7fff_ffff) as usize % partitions
+/// The partition that Kafka's default partitioner gives a key.
+fn home(key: &[u8], partitions: usize) -> usize {
+    let count = i32::try_from(partitions).expect("Kafka counts partitions in an int32");
+    usize::try_from(partition_of_key(key, count)).expect("partitions count from 0")
 }
 
 fn user_id(number: u64) -> String {
@@ -200,31 +201,6 @@ fn note(prng: &mut Prng, bytes: usize) -> String {
     }
     text.truncate(bytes);
     text
-}
-
-/// MurmurHash2, 32 bit, with the seed Kafka uses.
-fn murmur2(data: &[u8]) -> u32 {
-    const SEED: u32 = 0x9747_b28c;
-    const MIX: u32 = 0x5bd1_e995;
-    let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
-    let mut hash = SEED ^ length;
-    let mut words = data.chunks_exact(4);
-    for word in &mut words {
-        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        k = k.wrapping_mul(MIX);
-        k ^= k >> 24;
-        hash = hash.wrapping_mul(MIX) ^ k.wrapping_mul(MIX);
-    }
-    let rest = words.remainder();
-    for (i, byte) in rest.iter().enumerate() {
-        hash ^= u32::from(*byte) << (8 * i);
-    }
-    if !rest.is_empty() {
-        hash = hash.wrapping_mul(MIX);
-    }
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(MIX);
-    hash ^ (hash >> 15)
 }
 
 #[cfg(test)]
@@ -292,24 +268,11 @@ mod tests {
         let mut per_partition = [0; 10];
         for planned in Orders::new(3, 3_005, WINDOW, 10) {
             per_partition[planned.partition as usize] += 1;
-            assert_eq!(partition_of(&planned.key, 10), planned.partition as usize);
+            assert_eq!(home(&planned.key, 10), planned.partition as usize);
         }
         assert!(
             per_partition.iter().all(|n| (300..=301).contains(n)),
             "{per_partition:?}"
-        );
-    }
-
-    /// Expected values from Kafka's `Utils.murmur2`, as its own unit test lists them.
-    #[test]
-    fn the_hash_is_kafkas() {
-        let signed = |key: &str| murmur2(key.as_bytes()) as i32;
-        assert_eq!(signed("21"), -973_932_308);
-        assert_eq!(signed("foobar"), -790_332_482);
-        assert_eq!(signed("a-little-bit-long-string"), -985_981_536);
-        assert_eq!(
-            signed("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8"),
-            -58_897_971
         );
     }
 
