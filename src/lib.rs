@@ -22,9 +22,13 @@ pub mod group;
 pub mod log;
 
 pub mod api;
+pub mod data_dir;
 pub mod io;
 
+pub mod config;
+pub mod server;
 pub mod shard;
 pub mod sim;
+pub mod state;
 
 pub mod cli;

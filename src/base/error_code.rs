@@ -95,6 +95,8 @@ pub enum ErrorCode {
     InvalidProducerEpoch = 47,
     /// `INVALID_TXN_STATE`
     InvalidTxnState = 48,
+    /// `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`
+    TransactionalIdAuthorizationFailed = 53,
     /// `KAFKA_STORAGE_ERROR`
     KafkaStorageError = 56,
     /// `LOG_DIR_NOT_FOUND`
@@ -141,6 +143,8 @@ pub enum ErrorCode {
     UnknownTopicId = 100,
     /// `INCONSISTENT_TOPIC_ID`
     InconsistentTopicId = 103,
+    /// `MISMATCHED_ENDPOINT_TYPE`
+    MismatchedEndpointType = 114,
 }
 
 /// Number, variant and Kafka's name, in numeric order.
@@ -257,6 +261,11 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
         "INVALID_PRODUCER_EPOCH",
     ),
     (48, ErrorCode::InvalidTxnState, "INVALID_TXN_STATE"),
+    (
+        53,
+        ErrorCode::TransactionalIdAuthorizationFailed,
+        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+    ),
     (56, ErrorCode::KafkaStorageError, "KAFKA_STORAGE_ERROR"),
     (57, ErrorCode::LogDirNotFound, "LOG_DIR_NOT_FOUND"),
     (59, ErrorCode::UnknownProducerId, "UNKNOWN_PRODUCER_ID"),
@@ -312,6 +321,11 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
     ),
     (100, ErrorCode::UnknownTopicId, "UNKNOWN_TOPIC_ID"),
     (103, ErrorCode::InconsistentTopicId, "INCONSISTENT_TOPIC_ID"),
+    (
+        114,
+        ErrorCode::MismatchedEndpointType,
+        "MISMATCHED_ENDPOINT_TYPE",
+    ),
 ];
 
 impl ErrorCode {

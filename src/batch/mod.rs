@@ -14,8 +14,6 @@ mod error;
 mod header;
 mod records;
 mod snappy;
-#[cfg(test)]
-mod tests;
 mod validate;
 mod varint;
 
@@ -30,3 +28,6 @@ pub use validate::{
     RecordsSummary, ValidationRules, check_records, recompress, validate, with_log_append_time,
     with_max_timestamp,
 };
+
+#[cfg(test)]
+mod tests;
