@@ -11,18 +11,27 @@
 //!   are the partitions; what it needs of a broker is in [`ports`]
 //! - the end: [`verdict`] judges; a run that cannot be judged ends in a [`failure`]
 
+pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod consume;
+pub mod direct;
 pub mod engine;
 pub mod failure;
 pub mod governor;
+pub mod host;
+pub mod json;
 pub mod kafka;
 pub mod lane;
+pub mod live;
 pub mod model;
 pub mod orders;
 pub mod ports;
 pub mod produce;
+pub mod report;
+pub mod run;
 pub mod sale;
+pub mod settings;
 pub mod sink;
 pub mod store;
 pub mod transport;

@@ -17,11 +17,11 @@ use crate::store::{Row, Store};
 
 /// The broker's answer takes this long.
 const ACK_AFTER: Duration = Duration::from_millis(3);
-pub(super) const RECORDS_MAX: usize = 50;
+pub(crate) const RECORDS_MAX: usize = 50;
 
 /// What goes wrong in the broker.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     #[default]
     None,
     /// The order with this id is acknowledged and not stored.
@@ -41,15 +41,15 @@ pub(super) enum Fault {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Broker {
-    pub(super) partitions: RefCell<Vec<Vec<Record>>>,
+pub(crate) struct Broker {
+    pub(crate) partitions: RefCell<Vec<Vec<Record>>>,
     fault: Fault,
     held_back: RefCell<Option<Planned>>,
     stored: Notify,
 }
 
 impl Broker {
-    pub(super) fn new(partitions: usize, fault: Fault) -> Rc<Self> {
+    pub(crate) fn new(partitions: usize, fault: Fault) -> Rc<Self> {
         let partitions = RefCell::new(vec![Vec::new(); partitions]);
         Rc::new(Self {
             partitions,
@@ -58,13 +58,13 @@ impl Broker {
         })
     }
 
-    pub(super) fn logged(&self) -> BTreeMap<i32, u64> {
+    pub(crate) fn logged(&self) -> BTreeMap<i32, u64> {
         (0..)
             .zip(self.partitions.borrow().iter().map(|log| log.len() as u64))
             .collect()
     }
 
-    pub(super) fn feeds(self: &Rc<Self>, members: usize) -> Vec<MemoryFeed> {
+    pub(crate) fn feeds(self: &Rc<Self>, members: usize) -> Vec<MemoryFeed> {
         let partitions = self.partitions.borrow().len();
         let feed = |member| MemoryFeed {
             broker: Rc::clone(self),
@@ -114,13 +114,13 @@ impl Broker {
 
 /// Publishes to a broker in memory; `begun` is when it was made.
 #[derive(Clone, Debug)]
-pub(super) struct MemoryPublisher {
+pub(crate) struct MemoryPublisher {
     broker: Rc<Broker>,
     begun: tokio::time::Instant,
 }
 
 impl MemoryPublisher {
-    pub(super) fn new(broker: &Rc<Broker>) -> Self {
+    pub(crate) fn new(broker: &Rc<Broker>) -> Self {
         Self {
             broker: Rc::clone(broker),
             begun: tokio::time::Instant::now(),
@@ -161,7 +161,7 @@ impl Publisher for MemoryPublisher {
 
 /// A member with a fixed assignment.
 #[derive(Debug)]
-pub(super) struct MemoryFeed {
+pub(crate) struct MemoryFeed {
     broker: Rc<Broker>,
     positions: BTreeMap<i32, usize>,
     paused: BTreeSet<i32>,
@@ -247,18 +247,18 @@ impl Feed for MemoryFeed {
 }
 
 /// Changes rows before they are written.
-pub(super) type Spoil = Box<dyn FnMut(&mut Vec<Row>)>;
+pub(crate) type Spoil = Box<dyn FnMut(&mut Vec<Row>)>;
 
 /// A sink without a thread, whose rows are permanent at once: it needs no time, so the clock of a
 /// test can be simulated.
-pub(super) struct InlineSink {
+pub(crate) struct InlineSink {
     store: Store,
     commits: Vec<Commit>,
     spoil: Spoil,
 }
 
 impl InlineSink {
-    pub(super) fn new(store: Store, spoil: Spoil) -> Self {
+    pub(crate) fn new(store: Store, spoil: Spoil) -> Self {
         Self {
             store,
             commits: Vec::new(),

@@ -2,7 +2,7 @@
 //! engine together, samples them every second, and says when it is over.
 
 #[cfg(test)]
-mod memory;
+pub(crate) mod memory;
 #[cfg(test)]
 mod tests;
 
