@@ -118,6 +118,11 @@ impl Cluster {
         self.brokers.get(&node_id).map(String::as_str)
     }
 
+    /// Ids of all brokers.
+    pub fn nodes(&self) -> Vec<i32> {
+        self.brokers.keys().copied().collect()
+    }
+
     /// Addresses of all brokers.
     pub fn addresses(&self) -> impl Iterator<Item = &String> {
         self.brokers.values()

@@ -13,6 +13,7 @@ mod clock;
 mod connection;
 pub mod consumer;
 mod error;
+mod list_offsets;
 mod metadata;
 pub mod producer;
 mod tasks;
@@ -38,6 +39,7 @@ pub use consumer::{
     Isolation, Start, Subscription, TopicPartition,
 };
 pub use error::ClientError;
+pub use list_offsets::{EARLIEST, LATEST};
 pub use metadata::{PartitionMetadata, TopicMetadata};
 pub use producer::{Acks, Delivery, ProduceError, Producer, ProducerOptions, ProducerRecord};
 pub use transport::Tcp;
@@ -193,6 +195,11 @@ impl<C: Connector> Client<C> {
             found.find(|topic| topic.name == *name).cloned()
         });
         Ok(in_order.collect())
+    }
+
+    /// Ids of all brokers, as of the last look at the metadata.
+    pub fn nodes(&self) -> Vec<i32> {
+        self.shared.cluster.borrow().nodes()
     }
 
     /// Sends a request in the highest common version and waits for the answer. Error codes inside

@@ -19,7 +19,7 @@
 //! | `missing_all_segments` | refused |
 //! | `overlapping_segments` | refused: which one counts is unclear |
 //! | `start_beyond_the_end` | log starts anew at the log start offset: what was deleted is gone |
-//! | `segments_below_the_start` | removed: retention was interrupted |
+//! | `segments_below_the_start` | removed, as retention would |
 //! | `leftover_files` | removed |
 //! | `orphaned_index` | removed |
 //! | `swapped_segment` | refused: Kafka's compaction must finish first |
@@ -194,9 +194,6 @@ impl Recovery<'_> {
             .saturating_sub(1);
         for base_offset in self.bases.drain(..below) {
             remove_segment(self.dir, base_offset)?;
-            self.report.repairs.push(format!(
-                "removed segment {base_offset}, which lies below the log start offset"
-            ));
         }
         let missing_end = match self.bases.first() {
             Some(first) if *first > self.log_start_offset => *first,
@@ -215,7 +212,7 @@ impl Recovery<'_> {
         let stored_epochs = Epochs::load(self.dir)?;
         let Some(last) = self.bases.last().copied() else {
             self.start_anew()?;
-            return Ok(self.replay(self.log_start_offset, stored_epochs)?);
+            return self.replay(self.log_start_offset, stored_epochs);
         };
         let mut active = None;
         if self.opening.clean && stored.is_some() {

@@ -11,7 +11,7 @@ use crate::wire::Malformed;
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// The closed set of events.
 #[derive(Debug)]
@@ -319,10 +319,10 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_drain(&mut self, by: crate::base::Mono) {
-        info!(
+        debug!(
             shard = self.state.shard.0,
             connections = self.connections.len(),
-            "stopping"
+            "draining"
         );
         self.life = Life::Draining;
         self.drain_by = by;

@@ -62,7 +62,7 @@ pub enum Order {
 }
 
 /// Slots of one pair's queue. A full queue is no error, see the module's text.
-const QUEUE_SLOTS: usize = 1024;
+const QUEUE_SLOTS: usize = 256;
 
 /// State of one shard that the others see.
 #[derive(Debug, Default)]

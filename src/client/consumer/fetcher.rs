@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 use super::chunk::Chunk;
-use super::offsets::{isolation_level, reset_start, resolve};
+use super::offsets::{reset_start, resolve};
 use super::positions::{Plan, Planned};
 use super::{ConsumerError, Queued, Shared};
 use crate::base::{ErrorCode, TopicId};
@@ -134,7 +134,7 @@ async fn fetch<C: Connector>(
         max_wait_ms: i32::try_from(wait.as_millis()).unwrap_or(i32::MAX),
         min_bytes: 1,
         max_bytes: i32::try_from(options.fetch_bytes_max).unwrap_or(i32::MAX),
-        isolation_level: isolation_level(options.isolation),
+        isolation_level: options.isolation.level(),
         session_id: 0,
         session_epoch: -1,
         topics: fetch_topics(&plan.partitions, options.partition_fetch_bytes_max),

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
 pub use assignor::Assignor;
+pub use protocol::decode_assignment;
 
 use super::Client;
 use super::error::ClientError;
@@ -110,6 +111,16 @@ pub enum Isolation {
     ReadUncommitted,
     /// Those of committed transactions.
     ReadCommitted,
+}
+
+impl Isolation {
+    /// The number on the wire.
+    pub(super) fn level(self) -> i8 {
+        match self {
+            Self::ReadUncommitted => 0,
+            Self::ReadCommitted => 1,
+        }
+    }
 }
 
 /// How a consumer works. The defaults are those of Kafka's Java client, but that nothing is
@@ -409,8 +420,13 @@ impl<C: Connector> Consumer<C> {
     ///
     /// Errors: [`ConsumerError::NotAssigned`].
     pub fn seek(&self, partition: &TopicPartition, offset: Offset) -> Result<(), ConsumerError> {
+        self.seek_to(partition, Start::Offset(offset))
+    }
+
+    /// Like [`Consumer::seek`], to where `start` says.
+    pub fn seek_to(&self, partition: &TopicPartition, start: Start) -> Result<(), ConsumerError> {
         let mut positions = self.shared.positions.borrow_mut();
-        if !positions.seek(partition, Start::Offset(offset)) {
+        if !positions.seek(partition, start) {
             return Err(ConsumerError::NotAssigned {
                 partition: partition.clone(),
             });

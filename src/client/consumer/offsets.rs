@@ -1,5 +1,5 @@
-//! Offsets: where to start, what the group has stored, storing it. Answers ListOffsets, OffsetFetch
-//! and OffsetCommit; the versions used name topics, not ids (OffsetFetch and OffsetCommit up to 9).
+//! Offsets: where to start, what the group has stored, storing it. OffsetFetch and OffsetCommit are
+//! used up to version 9, which names topics.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -10,13 +10,11 @@ use super::{
     AutoOffsetReset, CommittedOffset, ConsumerError, Isolation, Queued, Shared, Start,
     TopicPartition,
 };
-use crate::base::{ErrorCode, Offset};
+use crate::base::Offset;
 use crate::client::error::{check, is_coordinator_moved, is_retriable};
+use crate::client::list_offsets::{EARLIEST, LATEST};
 use crate::client::transport::Connector;
 use crate::client::{Client, ClientError, Node, clock};
-use crate::wire::messages::list_offsets::{
-    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
-};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -27,12 +25,6 @@ use crate::wire::messages::offset_fetch::{
 
 /// The last version of OffsetFetch and OffsetCommit that names topics.
 const VERSION_WITH_NAMES: i16 = 9;
-
-/// ListOffsets: the first offset.
-const EARLIEST: i64 = -2;
-
-/// ListOffsets: the offset behind the last record.
-const LATEST: i64 = -1;
 
 /// An offset to commit, with a note.
 pub(super) type ToCommit = (TopicPartition, Offset, Option<String>);
@@ -179,75 +171,46 @@ pub(super) fn reset_start(policy: AutoOffsetReset) -> Option<Start> {
 /// Asks leaders for the offsets that positions start from.
 async fn list_unknown<C: Connector>(shared: &Shared<C>) -> Result<(), ClientError> {
     let unknown = shared.positions.borrow().unknown();
-    let mut by_leader: BTreeMap<i32, Vec<(TopicPartition, i64, u64)>> = BTreeMap::new();
-    for (partition, start, token) in unknown {
-        let timestamp = match start {
-            Start::Earliest => EARLIEST,
-            Start::Latest => LATEST,
-            Start::Timestamp(timestamp) => timestamp.max(0),
-            Start::Committed | Start::Offset(_) => continue,
-        };
-        if let Some(leader) = shared.positions.borrow().leader(&partition) {
-            let asked = by_leader.entry(leader).or_default();
-            asked.push((partition, timestamp, token));
-        }
+    let asked: Vec<(TopicPartition, i64)> = unknown
+        .iter()
+        .filter_map(|(partition, start, _)| Some((partition.clone(), timestamp_of(*start)?)))
+        .collect();
+    if asked.is_empty() {
+        return Ok(());
     }
-    for (leader, asked) in by_leader {
-        list_offsets(shared, leader, &asked).await?;
+    let isolation = shared.options.isolation;
+    let found = shared.client.list_offsets(&asked, isolation).await?;
+    let retry_at = clock::now() + shared.client.options().retry_backoff;
+    let mut positions = shared.positions.borrow_mut();
+    for (partition, start, token) in unknown {
+        match found.get(&partition) {
+            // No record is that late.
+            Some(Ok(..0)) if matches!(start, Start::Timestamp(_)) => {
+                positions.on_start(&partition, token, Start::Latest);
+            }
+            Some(Ok(offset)) => positions.on_position(&partition, token, Some(*offset)),
+            Some(Err(code)) if is_retriable(*code) => positions.forget_leader(&partition, retry_at),
+            Some(Err(code)) => {
+                positions.on_position(&partition, token, None);
+                shared.tell(Queued::Failed(ConsumerError::Refused {
+                    partition,
+                    code: *code,
+                }));
+            }
+            None => {}
+        }
     }
     Ok(())
 }
 
-async fn list_offsets<C: Connector>(
-    shared: &Shared<C>,
-    leader: i32,
-    asked: &[(TopicPartition, i64, u64)],
-) -> Result<(), ClientError> {
-    let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
-    for (partition, timestamp, _) in asked {
-        let partitions = topics.entry(&partition.topic).or_default();
-        partitions.push(ListOffsetsPartition {
-            partition_index: partition.partition,
-            timestamp: *timestamp,
-            ..Default::default()
-        });
+/// What ListOffsets is asked for; `None` where it is not needed.
+fn timestamp_of(start: Start) -> Option<i64> {
+    match start {
+        Start::Earliest => Some(EARLIEST),
+        Start::Latest => Some(LATEST),
+        Start::Timestamp(timestamp) => Some(timestamp.max(0)),
+        Start::Committed | Start::Offset(_) => None,
     }
-    let topics = topics
-        .into_iter()
-        .map(|(name, partitions)| ListOffsetsTopic {
-            name: name.to_owned(),
-            partitions,
-        });
-    let request = ListOffsetsRequest {
-        replica_id: -1,
-        isolation_level: isolation_level(shared.options.isolation),
-        topics: topics.collect(),
-        ..Default::default()
-    };
-    let response = shared.client.send(Node::Id(leader), request).await?;
-    let retry_at = clock::now() + shared.client.options().retry_backoff;
-    let mut positions = shared.positions.borrow_mut();
-    for topic in &response.topics {
-        for answer in &topic.partitions {
-            let partition = TopicPartition::new(&topic.name, answer.partition_index);
-            let Some((_, timestamp, token)) = asked.iter().find(|each| each.0 == partition) else {
-                continue;
-            };
-            match answer.error_code {
-                // No record is that late.
-                ErrorCode::None if answer.offset < 0 && *timestamp >= 0 => {
-                    positions.on_start(&partition, *token, Start::Latest);
-                }
-                ErrorCode::None => positions.on_position(&partition, *token, Some(answer.offset)),
-                code if is_retriable(code) => positions.forget_leader(&partition, retry_at),
-                code => {
-                    positions.on_position(&partition, *token, None);
-                    shared.tell(Queued::Failed(ConsumerError::Refused { partition, code }));
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 async fn commit_once<C: Connector>(
@@ -389,14 +352,6 @@ fn read_committed(
         }
     }
     Ok(committed)
-}
-
-/// The number on the wire.
-pub(super) fn isolation_level(isolation: Isolation) -> i8 {
-    match isolation {
-        Isolation::ReadUncommitted => 0,
-        Isolation::ReadCommitted => 1,
-    }
 }
 
 fn group<C: Connector>(shared: &Shared<C>) -> Result<&str, ConsumerError> {

@@ -261,12 +261,6 @@ impl Positions {
         }
     }
 
-    /// The leader of a partition.
-    pub fn leader(&self, partition: &TopicPartition) -> Option<i32> {
-        let state = self.partitions.get(partition)?;
-        state.leader.map(|leader| leader.node_id)
-    }
-
     /// The brokers that lead active partitions.
     pub fn leaders(&self) -> BTreeSet<i32> {
         let active = self.partitions.values().filter(|state| state.is_active);

@@ -72,8 +72,11 @@ pub(super) fn encode_assignment(partitions: &[TopicPartition]) -> Bytes {
     bytes.freeze()
 }
 
-/// Decodes the assignment that any client made. No bytes at all are no partitions.
-pub(super) fn decode_assignment(mut bytes: Bytes) -> Result<Vec<TopicPartition>, Malformed> {
+/// Decodes the assignment of a member of a consumer group, made by any client
+/// (`ConsumerProtocolAssignment`). No bytes at all are no partitions.
+///
+/// Errors: the bytes end early or are no text where text is due.
+pub fn decode_assignment(mut bytes: Bytes) -> Result<Vec<TopicPartition>, Malformed> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
