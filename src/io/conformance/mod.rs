@@ -12,8 +12,7 @@ use super::posix::Posix;
 use super::ring::{Ring, RingConfig};
 use super::sockets::Listener;
 use super::*;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -199,8 +198,7 @@ fn errno(error: &io::Error) -> nix::errno::Errno {
     nix::errno::Errno::from_raw(error.raw_os_error().expect("an error of the system"))
 }
 
-/// CPU time of this thread so far: less disturbed by neighbours than the clock on the wall.
-fn thread_cpu_us() -> i64 {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
-    (usage.user_time() + usage.system_time()).num_microseconds()
+/// What this thread has used so far.
+fn thread_usage() -> Usage {
+    getrusage(UsageWho::RUSAGE_THREAD).unwrap()
 }

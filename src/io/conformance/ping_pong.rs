@@ -2,6 +2,7 @@
 //! ends: `cargo test --release ping_pong -- --ignored --nocapture --test-threads 1`.
 
 use super::*;
+use nix::sys::time::TimeValLike;
 use std::io::Read;
 use std::time::Instant;
 
@@ -62,6 +63,12 @@ fn ping_pong<I: Make>() {
             at(100),
         );
     }
+}
+
+/// CPU time of this thread so far: less disturbed by neighbours than the clock on the wall.
+fn thread_cpu_us() -> i64 {
+    let usage = thread_usage();
+    (usage.user_time() + usage.system_time()).num_microseconds()
 }
 
 /// Sends back what comes, until all peers are gone.
