@@ -31,7 +31,7 @@ fn a_wait_ends_at_its_deadline<I: Make>() {
         assert!(bench.io.now().mono >= deadline);
         assert!(started.elapsed() < pause + Duration::from_secs(2));
         let slept = thread_usage().voluntary_context_switches() > sleeps;
-        assert_eq!(slept, !pause.is_zero(), "it sleeps if and only if it waits");
+        assert!(slept || pause.is_zero(), "it spins instead of waiting");
     }
     bench.io.wait(Some(Mono(0)), &mut completions).unwrap();
     assert!(completions.is_empty());
