@@ -31,9 +31,9 @@ pub use settings::{BrokerSettings, TopicSettings, broker_settings, topic_setting
 use crate::base::ErrorCode;
 use crate::base::prng::Prng;
 use crate::wire::records::metadata::{
-    ConfigRecord, PartitionRecord, RemoveTopicRecord, TopicRecord,
+    ConfigRecord, PartitionRecord, ProducerIdsRecord, RemoveTopicRecord, TopicRecord,
 };
-use crate::wire::records::{Record, decode_metadata_frame};
+use crate::wire::records::{Record, decode_metadata_frame, encode_metadata};
 use crate::wire::{Malformed, Message, Reader};
 
 /// What a handler decided: records to append and replay, in this order and all or none, and the
@@ -53,7 +53,14 @@ const RESOURCE_BROKER: i8 = 4;
 pub struct Catalog {
     image: Arc<Image>,
     prng: Prng,
+    /// The next producer id to give out.
+    producer_id: i64,
+    /// End of the block of producer ids that the log says is taken.
+    producer_id_end: i64,
 }
+
+/// Producer ids taken at a time, so that most need no record. Kafka: `PRODUCER_ID_BLOCK_SIZE`.
+const PRODUCER_ID_BLOCK: i64 = 1000;
 
 /// Why one item of a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +85,30 @@ impl Catalog {
         Self {
             image: Arc::new(Image::new(identity)),
             prng: Prng::new(seed),
+            producer_id: 0,
+            producer_id_end: 0,
         }
+    }
+
+    /// The whole log is replayed. What is left of the last block of producer ids may have been
+    /// given out.
+    pub fn on_loaded(&mut self) {
+        self.producer_id = self.producer_id_end;
+    }
+
+    /// A producer id that was never given out, not even before a crash.
+    pub fn next_producer_id(&mut self) -> Decision<i64> {
+        let producer_id = self.producer_id;
+        self.producer_id += 1;
+        if producer_id < self.producer_id_end {
+            return (Vec::new(), producer_id);
+        }
+        let record = ProducerIdsRecord {
+            broker_id: self.image.node_id().0,
+            next_producer_id: producer_id + PRODUCER_ID_BLOCK,
+            ..Default::default()
+        };
+        (vec![encode_metadata(&record, 0)], producer_id)
     }
 
     /// The current snapshot.
@@ -105,6 +135,11 @@ impl Catalog {
                     true => Ok(()),
                     false => Err(Malformed("removal of a topic that does not exist")),
                 }
+            }
+            ProducerIdsRecord::KEY => {
+                let record = ProducerIdsRecord::decode(&mut reader, version)?;
+                self.producer_id_end = self.producer_id_end.max(record.next_producer_id);
+                Ok(())
             }
             ConfigRecord::KEY => self.replay_config(ConfigRecord::decode(&mut reader, version)?),
             _ => Err(Malformed("metadata record of an unknown type")),

@@ -1,1 +1,370 @@
-//! To be written.
+//! One partition's log: batches in, offsets out, in Kafka's own files. It runs on the shard that
+//! owns the partition and sees its directory only through [`Dir`], page cache only: it never waits
+//! for the device while it runs. Appends are queued in memory and written once per turn; syncing
+//! is asked for ([`Log::sync_plan`]) and reported back ([`Log::on_synced`]) by the shell.
+//!
+//! Invariant: log start offset <= high watermark <= log end offset, durable offset <= written
+//! offset, and the high watermark never moves back.
+
+mod append;
+mod checkpoint;
+mod config;
+mod epochs;
+mod error;
+mod files;
+mod index;
+mod inspect;
+mod lookup;
+mod producers;
+mod read;
+mod recovery;
+mod retention;
+mod segment;
+mod snapshot;
+mod walk;
+mod watermarks;
+
+#[cfg(test)]
+mod test_dir;
+#[cfg(test)]
+mod tests;
+
+pub use config::Config;
+pub use error::{AppendError, OpenError, ReadError};
+
+use crate::base::dir::Dir;
+use crate::base::{Epoch, Mono, Now, Offset, WallMs};
+use append::Queued;
+use checkpoint::Checkpoint;
+use epochs::Epochs;
+use files::{INDEX_SUFFIX, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name};
+use producers::Producers;
+use segment::Segment;
+use std::collections::VecDeque;
+use std::io;
+use watermarks::{Place, Watermarks};
+
+/// What the caller knows when it opens a log.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// The time.
+    pub now: Now,
+    /// The data directory's last stop was clean: every log was closed by [`Log::close`].
+    pub clean: bool,
+    /// The epoch of this leadership; the log goes on with the largest it knows, if that is larger.
+    pub leader_epoch: Epoch,
+}
+
+/// What opening a log did. Summed up over many logs by the caller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Segments found or created.
+    pub segments: u64,
+    /// Bytes of batches read with their CRC.
+    pub bytes_scanned: u64,
+    /// Bytes of a torn tail that were cut off.
+    pub bytes_truncated: u64,
+    /// What was put right or ignored, one sentence each.
+    pub repairs: Vec<String>,
+}
+
+/// Who appends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A producer: the batch is validated in full.
+    Client {
+        /// acks=all: the batch becomes visible only when it is durable.
+        durable: bool,
+    },
+    /// A coordinator of this broker: trusted bytes, durable as acks=all.
+    Coordinator,
+}
+
+/// A batch that is in the log, or was already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record.
+    pub base_offset: Offset,
+    /// Offset after the last record: acks=all is answered when the high watermark reaches it.
+    pub offset_end: Offset,
+    /// The time of the append with `message.timestamp.type=LogAppendTime`, else -1.
+    pub log_append_time_ms: WallMs,
+    /// First offset of the log.
+    pub log_start_offset: Offset,
+    /// One of the producer's last five batches, sent again; the offsets are the original ones.
+    pub duplicate: bool,
+}
+
+/// One round of syncing, to be reported by [`Log::on_synced`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncPlan {
+    /// Files with unsynced data, oldest first. All must be synced.
+    pub files: Vec<String>,
+    /// End of what is durable after that.
+    pub offset_end: Offset,
+}
+
+/// Whole batches of one segment's file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The segment's file name.
+    pub file: String,
+    /// First byte.
+    pub position: u64,
+    /// Number of bytes.
+    pub length: u64,
+}
+
+/// What retention did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Segments removed.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Producers forgotten.
+    pub producers: u64,
+}
+
+/// A producer's state, as DescribeProducers (KIP-664) shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerInfo {
+    /// Its id.
+    pub producer_id: i64,
+    /// Its newest epoch.
+    pub producer_epoch: i16,
+    /// Sequence of its last record; -1 if unknown.
+    pub last_sequence: i32,
+    /// Timestamp of its last batch; -1 if unknown.
+    pub last_timestamp: i64,
+    /// Epoch of the transaction coordinator; -1 if there was none.
+    pub coordinator_epoch: i32,
+    /// First offset of its ongoing transaction; -1 if there is none.
+    pub txn_offset_first: Offset,
+}
+
+/// The log of one partition.
+#[derive(Debug)]
+pub struct Log {
+    config: Config,
+    /// Oldest first; the last one is active. What is queued counts.
+    segments: VecDeque<Segment>,
+    /// Appended and not written.
+    queue: Vec<Queued>,
+    queued_bytes: u64,
+    marks: Watermarks,
+    producers: Producers,
+    epochs: Epochs,
+    leader_epoch: Epoch,
+    /// What the checkpoint file holds.
+    checkpoint: Checkpoint,
+    /// Base offset of the first segment with files that may not be durable.
+    unsynced_base: Offset,
+    /// Where recent reads ended, and so where the next ones begin; newest last.
+    recent: VecDeque<Place>,
+    poisoned: Option<String>,
+}
+
+impl Log {
+    /// What to sync to make all durable that is written; `None` if it is.
+    pub fn sync_plan(&self) -> Option<SyncPlan> {
+        let offset_end = self.marks.written().offset;
+        if self.marks.durable() == offset_end || self.poisoned.is_some() {
+            return None;
+        }
+        let mut files = Vec::new();
+        let written_base = self.marks.written().base_offset;
+        for segment in &self.segments {
+            let base_offset = segment.base_offset;
+            if base_offset < self.unsynced_base || base_offset > written_base {
+                continue;
+            }
+            files.push(segment.file());
+            if base_offset < written_base {
+                // The recovery point will pass this segment: its derived files must not be lost.
+                files.push(file_name(base_offset, INDEX_SUFFIX));
+                files.push(file_name(base_offset, TIME_INDEX_SUFFIX));
+                files.push(file_name(segment.offset_end, SNAPSHOT_SUFFIX));
+            }
+        }
+        Some(SyncPlan { files, offset_end })
+    }
+
+    /// All files of a [`SyncPlan`] are synced: moves durable offset and high watermark. If that
+    /// completes closed segments, the recovery point moves too and this waits for the device.
+    /// Does nothing in a poisoned log.
+    ///
+    /// After an error the caller must [`Log::poison`] the log.
+    pub fn on_synced(&mut self, dir: &mut dyn Dir, offset_end: Offset) -> io::Result<()> {
+        if self.poisoned.is_some() {
+            return Ok(());
+        }
+        self.marks.on_synced(offset_end);
+        // A plan that reaches into a segment was made after the roll that began it, so it had all
+        // files of the segments before.
+        let base_offset = self.segments[self.segment_of(offset_end - 1)].base_offset;
+        if base_offset > self.unsynced_base {
+            self.unsynced_base = base_offset;
+            self.checkpoint.recovery_point = self.checkpoint.recovery_point.max(base_offset);
+            self.checkpoint.store(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the log offline after a failed write or sync, which must never be tried again. From
+    /// now on every append and read fails with `KAFKA_STORAGE_ERROR`. The first reason stays.
+    pub fn poison(&mut self, why: String) {
+        self.queue.clear();
+        self.poisoned.get_or_insert(why);
+    }
+
+    /// Why the log is offline, if it is.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    /// The settings in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Changes the settings, for everything appended from now on. With `write_caching` what waits
+    /// for a sync stops waiting.
+    pub fn set_config(&mut self, config: Config) {
+        if config.write_caching {
+            self.marks.forget_awaited();
+        }
+        self.config = config;
+    }
+
+    /// First offset that can be read.
+    pub fn log_start_offset(&self) -> Offset {
+        self.checkpoint.log_start_offset
+    }
+
+    /// Offset of the next record, including what is queued.
+    pub fn log_end_offset(&self) -> Offset {
+        self.active().offset_end
+    }
+
+    /// End of what is on stable storage.
+    pub fn durable_offset(&self) -> Offset {
+        self.marks.durable()
+    }
+
+    /// End of what consumers may see.
+    pub fn high_watermark(&self) -> Offset {
+        self.marks.high().offset
+    }
+
+    /// End of what `read_committed` consumers may see: the high watermark, there are no
+    /// transactions.
+    pub fn last_stable_offset(&self) -> Offset {
+        self.high_watermark()
+    }
+
+    /// Epoch that new batches get.
+    pub fn leader_epoch(&self) -> Epoch {
+        self.leader_epoch
+    }
+
+    /// Bytes of all segments, without what is queued.
+    pub fn size_bytes(&self) -> u64 {
+        let all: u64 = self.segments.iter().map(|segment| segment.size_bytes).sum();
+        all - self.queued_bytes
+    }
+
+    /// Bytes written and not yet durable.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.marks.unsynced_bytes()
+    }
+
+    /// When the oldest of them were written.
+    pub fn unsynced_since(&self) -> Option<Mono> {
+        self.marks.unsynced_since()
+    }
+
+    /// The largest epoch that is not above `epoch`, and its end offset (KIP-320); (-1, -1) if
+    /// unknown.
+    pub fn end_offset_for_epoch(&self, epoch: Epoch) -> (Epoch, Offset) {
+        self.epochs.end_offset(epoch, self.log_end_offset())
+    }
+
+    /// The leader epoch of a record, -1 if unknown.
+    pub fn epoch_at(&self, offset: Offset) -> Epoch {
+        self.epochs.epoch_at(offset)
+    }
+
+    /// The known producers, by id.
+    pub fn producers(&self) -> impl Iterator<Item = ProducerInfo> {
+        self.producers.infos()
+    }
+
+    /// Clean stop: writes and syncs everything, with indexes, producer snapshot and checkpoint.
+    /// Waits for the device. A poisoned log is left as it is, and is no clean stop.
+    pub fn close(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<()> {
+        if let Some(why) = &self.poisoned {
+            return Err(io::Error::other(format!("the log is offline: {why}")));
+        }
+        self.write_queued(dir, now)?;
+        if let Some(plan) = self.sync_plan() {
+            for file in &plan.files {
+                dir.sync(file)?;
+            }
+            self.on_synced(dir, plan.offset_end)?;
+        }
+        let end = self.log_end_offset();
+        let active = self.active_mut();
+        active.store_index(dir)?;
+        active.sync_index(dir)?;
+        dir.replace(
+            &file_name(end, SNAPSHOT_SUFFIX),
+            &snapshot::encode(&self.producers),
+        )?;
+        self.checkpoint.recovery_point = end;
+        self.checkpoint.store(dir)
+    }
+
+    /// Asserts the invariants.
+    pub fn check(&self) {
+        let end = self.log_end_offset();
+        assert!(self.log_start_offset() <= self.high_watermark());
+        assert!(self.marks.written().offset <= end);
+        assert!(self.checkpoint.recovery_point <= self.marks.durable());
+        assert!(self.log_start_offset() >= self.segments[0].base_offset);
+        for (at, segment) in self.segments.iter().enumerate() {
+            segment.check();
+            if let Some(next) = self.segments.get(at + 1) {
+                assert!(
+                    segment.offset_end <= next.base_offset,
+                    "segments are in order"
+                );
+                assert!(
+                    segment.offset_end == next.base_offset || self.config.cleanup_compact,
+                    "offsets are dense"
+                );
+            }
+        }
+        self.marks.check();
+        self.epochs.check();
+        self.producers.check_invariants(end);
+    }
+
+    fn active(&self) -> &Segment {
+        self.segments.back().expect("a log has an active segment")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment {
+        self.segments
+            .back_mut()
+            .expect("a log has an active segment")
+    }
+
+    /// The segment whose offsets include `offset`, the first one for what is below.
+    fn segment_of(&self, offset: Offset) -> usize {
+        let after = self
+            .segments
+            .partition_point(|segment| segment.base_offset <= offset);
+        after.saturating_sub(1)
+    }
+}

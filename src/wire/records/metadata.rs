@@ -52,4 +52,12 @@ messages! {
         /// Null removes the setting.
         value: Option<String> => 0.., null 0..;
     }
+
+    /// A block of producer ids was taken.
+    record ProducerIdsRecord (key 15, versions 0..=0, flexible 0..) {
+        broker_id: i32 => 0..;
+        broker_epoch: i64 = -1 => 0..;
+        /// First id after the block.
+        next_producer_id: i64 => 0..;
+    }
 }

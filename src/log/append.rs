@@ -1,0 +1,257 @@
+//! Appending: a batch is validated, gets its place in memory and is queued; the whole queue is
+//! written at the end of the turn. Everything is decided when a batch is appended, also when a
+//! segment is full, so that producer snapshots hold exactly what lies before them.
+
+use super::config::DECOMPRESSED_BYTES_MAX;
+use super::files::{SNAPSHOT_SUFFIX, file_name, put_file};
+use super::segment::{RELATIVE_MAX, Segment};
+use super::watermarks::Place;
+use super::{AppendError, Appended, Log, Origin, snapshot};
+use crate::base::dir::Dir;
+use crate::base::limits::BATCH_HEADER_BYTES;
+use crate::base::{Now, Offset};
+use crate::batch::{self, BatchError, Codec, Header, TimestampType};
+use bytes::Bytes;
+use std::io::{self, IoSlice};
+
+/// What the next write does, in order.
+#[derive(Debug)]
+pub(super) enum Queued {
+    /// Writes a batch to the active segment.
+    Batch {
+        /// Encoded, with the batch's place in the log.
+        head: [u8; BATCH_HEADER_BYTES],
+        /// The records, as the client sent them.
+        body: Bytes,
+    },
+    /// Closes the active segment and creates the next one.
+    Roll {
+        /// Base offset of the new segment.
+        base_offset: Offset,
+        /// State of the producers before that offset.
+        snapshot: Vec<u8>,
+    },
+}
+
+impl Log {
+    /// Validates a batch, recognises what an idempotent producer sends again, assigns offsets and
+    /// queues it for [`Log::write_queued`]. `batch` is kept, not copied.
+    pub fn append(
+        &mut self,
+        now: Now,
+        batch: Bytes,
+        origin: Origin,
+    ) -> Result<Appended, AppendError> {
+        if let Some(why) = &self.poisoned {
+            return Err(AppendError::Poisoned(why.clone()));
+        }
+        let (mut header, body) = match origin {
+            Origin::Client { .. } => self.validate_client(now, &batch)?,
+            Origin::Coordinator => validate_coordinator(&batch)?,
+        };
+        self.check_size(&header)?;
+        if header.has_producer_id()
+            && let Some(original) = self.producers.check(&header)?
+        {
+            return Ok(self.appended(
+                original.base_offset(),
+                original.last_offset + 1,
+                original.timestamp,
+                true,
+            ));
+        }
+        let base_offset = self.log_end_offset();
+        if base_offset.checked_add(RELATIVE_MAX + 1).is_none() {
+            return Err(AppendError::OffsetsExhausted);
+        }
+        header.set_base_offset(base_offset);
+        header.set_partition_leader_epoch(self.leader_epoch);
+        if self.active().is_full_for(&self.config, &header, now) {
+            self.queue_roll(now);
+        }
+        let durable = match origin {
+            Origin::Client { durable } => durable,
+            Origin::Coordinator => true,
+        };
+        if durable && !self.config.write_caching {
+            let start = self.end();
+            self.marks.on_awaited(start, header.next_offset());
+        }
+        let index_interval_bytes = self.config.index_interval_bytes;
+        let active = self.active_mut();
+        active.push(&header, index_interval_bytes);
+        active.written_ms = now.wall_ms;
+        self.producers.apply(&header, now.mono);
+        self.queued_bytes += header.size_bytes() as u64;
+        self.queue.push(Queued::Batch {
+            head: header.encode(),
+            body,
+        });
+        Ok(self.appended(
+            base_offset,
+            header.next_offset(),
+            header.max_timestamp,
+            false,
+        ))
+    }
+
+    /// Writes everything queued with one vectored write per segment, closing segments when due.
+    /// Moves the high watermark over what needs no sync. True if there was something to write.
+    ///
+    /// After an error the caller must [`Log::poison`] the log.
+    pub fn write_queued(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<bool> {
+        if self.queue.is_empty() || self.poisoned.is_some() {
+            return Ok(false);
+        }
+        let queue = std::mem::take(&mut self.queue);
+        let bytes = std::mem::take(&mut self.queued_bytes);
+        let written = self.marks.written();
+        let mut at = self.segment_of(written.base_offset);
+        let mut position = written.position;
+        let mut slices: Vec<IoSlice<'_>> = Vec::new();
+        for item in &queue {
+            match item {
+                Queued::Batch { head, body } => {
+                    slices.extend([IoSlice::new(head), IoSlice::new(body)]);
+                }
+                Queued::Roll {
+                    base_offset,
+                    snapshot,
+                } => {
+                    write_slices(dir, &self.segments[at], position, &mut slices)?;
+                    self.roll(dir, at, *base_offset, snapshot)?;
+                    (at, position) = (at + 1, 0);
+                }
+            }
+        }
+        write_slices(dir, &self.segments[at], position, &mut slices)?;
+        self.marks.on_written(self.end(), bytes, now.mono);
+        Ok(true)
+    }
+
+    /// Ends the active segment before the next batch.
+    pub(super) fn queue_roll(&mut self, now: Now) {
+        let base_offset = self.log_end_offset();
+        self.segments
+            .push_back(Segment::new(base_offset, now.wall_ms));
+        self.queue.push(Queued::Roll {
+            base_offset,
+            snapshot: snapshot::encode(&self.producers),
+        });
+    }
+
+    /// Where the next batch goes.
+    pub(super) fn end(&self) -> Place {
+        let active = self.active();
+        Place {
+            offset: active.offset_end,
+            base_offset: active.base_offset,
+            position: active.size_bytes,
+        }
+    }
+
+    /// Carries out a queued roll: index files of the segment that ends, the producers' snapshot,
+    /// the new file. Their contents become durable with the next sync, the new name at once: no
+    /// sync of a file vouches for its name.
+    fn roll(
+        &mut self,
+        dir: &mut dyn Dir,
+        at: usize,
+        base_offset: Offset,
+        snapshot: &[u8],
+    ) -> io::Result<()> {
+        let segment = &mut self.segments[at];
+        segment.close(dir)?;
+        if segment.offset_end <= self.checkpoint.recovery_point {
+            // Recovery would believe these files, and with them older contents of the same name.
+            segment.sync_index(dir)?;
+        }
+        put_file(dir, &file_name(base_offset, SNAPSHOT_SUFFIX), snapshot)?;
+        dir.create(&self.segments[at + 1].file())?;
+        dir.sync_dir()
+    }
+
+    /// Checks a producer's batch and rewrites it as the topic's settings ask.
+    fn validate_client(&self, now: Now, batch: &Bytes) -> Result<(Header, Bytes), BatchError> {
+        let config = &self.config;
+        let rules = config.validation_rules();
+        let mut header = batch::validate(batch, &rules, now.wall_ms)?;
+        let mut body = batch.slice(BATCH_HEADER_BYTES..);
+        // Kafka looks at every record. We do where it needs no decompression or a rule asks for
+        // it; otherwise the head's count and the CRC keep the log safe.
+        if config.cleanup_compact || header.codec()? == Codec::None {
+            let summary = batch::check_records(&header, &body, &rules, now.wall_ms)?;
+            header = batch::with_max_timestamp(&header, &body, summary.max_timestamp);
+        }
+        if let Some(codec) = config.compression {
+            (header, body) = batch::recompress(&header, &body, codec, DECOMPRESSED_BYTES_MAX)?;
+        }
+        if config.timestamp_type == TimestampType::LogAppendTime {
+            header = batch::with_log_append_time(&header, &body, now.wall_ms);
+        }
+        Ok((header, body))
+    }
+
+    fn check_size(&self, header: &Header) -> Result<(), AppendError> {
+        let size_bytes = header.size_bytes();
+        if size_bytes > self.config.message_bytes_max {
+            return Err(AppendError::Batch(BatchError::TooLarge {
+                size_bytes,
+                size_bytes_max: self.config.message_bytes_max,
+            }));
+        }
+        let segment_bytes = self.config.segment_bytes;
+        if size_bytes as u64 > segment_bytes {
+            return Err(AppendError::SegmentSize {
+                size_bytes: size_bytes as u64,
+                segment_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    fn appended(
+        &self,
+        base_offset: Offset,
+        offset_end: Offset,
+        timestamp: i64,
+        duplicate: bool,
+    ) -> Appended {
+        Appended {
+            base_offset,
+            offset_end,
+            log_append_time_ms: match self.config.timestamp_type {
+                TimestampType::LogAppendTime => timestamp,
+                TimestampType::CreateTime => batch::NO_TIMESTAMP,
+            },
+            log_start_offset: self.log_start_offset(),
+            duplicate,
+        }
+    }
+}
+
+/// A batch that this broker built itself; only its form is looked at.
+fn validate_coordinator(batch: &Bytes) -> Result<(Header, Bytes), BatchError> {
+    let header = Header::parse(batch)?;
+    if header.size_bytes() != batch.len() {
+        return Err(BatchError::Torn {
+            need: header.size_bytes(),
+            have: batch.len(),
+        });
+    }
+    Ok((header, batch.slice(BATCH_HEADER_BYTES..)))
+}
+
+/// Writes the collected batches at the end of a segment's file and moves its end.
+fn write_slices(
+    dir: &mut dyn Dir,
+    segment: &Segment,
+    position: u64,
+    slices: &mut Vec<IoSlice<'_>>,
+) -> io::Result<()> {
+    if !slices.is_empty() {
+        dir.write_at(&segment.file(), position, slices)?;
+        slices.clear();
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Forgetting: whole segments by age and size, records by request, producers by silence. A segment
+//! goes only when the log start offset behind it is durable, and never the active one: if all of
+//! that one is expired, it is closed first, as in Kafka.
+
+use super::files::{SNAPSHOT_SUFFIX, file_name, remove_segment};
+use super::{Log, ReadError, Retained};
+use crate::base::dir::Dir;
+use crate::base::{Now, Offset};
+use std::io;
+
+/// DeleteRecords' way to say "up to the high watermark".
+const HIGH_WATERMARK: Offset = -1;
+
+impl Log {
+    /// Moves the log start offset to `before` (-1: the high watermark) durably; never back. The
+    /// files go with the next [`Log::retain`]. Gives the new low watermark.
+    ///
+    /// Waits for the device. After [`ReadError::Io`] the caller must [`Log::poison`] the log.
+    pub fn delete_records(
+        &mut self,
+        dir: &mut dyn Dir,
+        before: Offset,
+    ) -> Result<Offset, ReadError> {
+        self.check_readable()?;
+        let high = self.high_watermark();
+        let before = if before == HIGH_WATERMARK {
+            high
+        } else {
+            before
+        };
+        if !(0..=high).contains(&before) {
+            return Err(ReadError::OffsetOutOfRange {
+                offset: before,
+                offset_first: self.log_start_offset(),
+                offset_end: high,
+            });
+        }
+        self.move_start(dir, before)?;
+        Ok(self.log_start_offset())
+    }
+
+    /// Removes whole segments that are too old, too many or below the log start offset, and
+    /// forgets producers that were silent for long. To be called every
+    /// `log.retention.check.interval.ms`, when nothing is queued.
+    ///
+    /// Waits for the device if there is something to remove. After an error the caller must
+    /// [`Log::poison`] the log.
+    pub fn retain(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<Retained> {
+        if self.poisoned.is_some() {
+            return Ok(Retained::default());
+        }
+        self.write_queued(dir, now)?;
+        let mut retained = Retained {
+            producers: self
+                .producers
+                .expire(now.mono, self.config.producer_id_expiration_ms),
+            ..Retained::default()
+        };
+        let count = self.deletable_segments(now);
+        if count == 0 {
+            return Ok(retained);
+        }
+        if count == self.segments.len() {
+            self.queue_roll(now);
+            self.write_queued(dir, now)?;
+        }
+        let start = self.segments[count].base_offset;
+        if start > self.unsynced_base {
+            // Soon nothing else tells of the producers before it.
+            dir.sync(&file_name(start, SNAPSHOT_SUFFIX))?;
+        }
+        self.move_start(dir, start)?;
+        for segment in self.segments.drain(..count) {
+            remove_segment(dir, segment.base_offset)?;
+            retained.segments += 1;
+            retained.bytes += segment.size_bytes;
+        }
+        let first = self.segments[0].base_offset;
+        self.unsynced_base = self.unsynced_base.max(first);
+        self.recent.retain(|place| place.base_offset >= first);
+        Ok(retained)
+    }
+
+    /// How many segments, from the first on, retention may remove.
+    fn deletable_segments(&self, now: Now) -> usize {
+        let config = &self.config;
+        let total = self.size_bytes();
+        let mut removed = 0;
+        let mut count = 0;
+        for (at, segment) in self.segments.iter().enumerate() {
+            let age_ms = now.wall_ms.saturating_sub(segment.retention_timestamp());
+            let too_old = config.retention_ms >= 0 && age_ms > config.retention_ms;
+            // What is left without this segment still fills the limit.
+            let left = total - removed - segment.size_bytes;
+            let too_many = u64::try_from(config.retention_bytes).is_ok_and(|max| left >= max);
+            let below_start = self
+                .segments
+                .get(at + 1)
+                .is_some_and(|next| next.base_offset <= self.log_start_offset());
+            let visible = segment.offset_end <= self.high_watermark();
+            let expired = config.cleanup_delete && (too_old || too_many);
+            if segment.size_bytes == 0 || !visible || !(expired || below_start) {
+                break;
+            }
+            removed += segment.size_bytes;
+            count += 1;
+        }
+        count
+    }
+
+    /// Makes a new log start offset durable; never moves it back.
+    fn move_start(&mut self, dir: &mut dyn Dir, offset: Offset) -> io::Result<()> {
+        if offset > self.log_start_offset() {
+            self.checkpoint.log_start_offset = offset;
+            self.checkpoint.store(dir)?;
+            // The file follows with the next epoch; opening cuts it in the same way.
+            self.epochs.truncate_start(offset);
+        }
+        Ok(())
+    }
+}
