@@ -130,9 +130,8 @@ pub(super) fn variable_of(name: &str) -> String {
 }
 
 fn flags(args: &ServeArgs) -> Vec<(&'static str, String)> {
-    let listen = (!args.listen.is_empty()).then(|| args.listen.join(","));
     let all = [
-        ("listen", &listen),
+        ("listen", &args.listen),
         ("data-dir", &args.data_dir),
         ("cores", &args.cores),
         ("io", &args.io),

@@ -56,7 +56,7 @@ fn pair(value: &str, origin: &str) -> (String, String) {
 #[test]
 fn without_arguments_everything_has_a_default() {
     let config = load(&[], &[("HOME", "/root"), ("FOREBAY_LISTEN", "")]).unwrap();
-    assert_eq!(config.listen, ["127.0.0.1:9092".parse().unwrap()]);
+    assert_eq!(config.listen, "127.0.0.1:9092".parse().unwrap());
     assert_eq!(config.data_dir, PathBuf::from("./forebay-data"));
     assert_eq!(
         (config.io, config.node_id, config.advertise.clone()),
@@ -121,13 +121,12 @@ fn flags_win_over_environment_over_file_over_defaults() {
 #[test]
 fn every_form_of_yaml_value_is_understood() {
     let config = load_file(
-        "# A comment.\nlisten: [127.0.0.1:0, '[::1]:9093']\nauto.create.topics.enable: false\n\
+        "# A comment.\nlisten: '[::1]:9093'\nauto.create.topics.enable: false\n\
          log.retention.ms: -1\nlog.cleanup.policy:\n  - compact\n  - delete\n\
          log.cleaner.min.cleanable.ratio: 0.25\nbroker.rack: \"rack 1\"\n",
     )
     .unwrap();
-    assert_eq!(config.listen.len(), 2);
-    assert!(config.listen[1].is_ipv6());
+    assert!(config.listen.is_ipv6());
     let value = |name| effective(&config, name).0;
     assert_eq!(value("auto.create.topics.enable"), "false");
     assert_eq!(value("log.retention.ms"), "-1");
@@ -259,11 +258,9 @@ fn bad_values_name_their_source_and_the_fix() {
 }
 
 #[test]
-fn addresses_take_names_and_several() {
-    let flags = ["--listen", "localhost:0", "--listen", "[::1]:1,127.0.0.1:2"];
-    let config = load(&flags, &[]).unwrap();
-    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-    assert_eq!(listen, ["127.0.0.1:0", "[::1]:1", "127.0.0.1:2"]);
+fn addresses_take_names() {
+    let config = load(&["--listen", "localhost:0"], &[]).unwrap();
+    assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
     let config = load(&["--advertise", "broker.example:9092"], &[]).unwrap();
     assert_eq!(config.advertise, Some(("broker.example".to_owned(), 9092)));
     let config = load(&["--advertise", "[::1]:9092"], &[]).unwrap();
@@ -281,7 +278,7 @@ fn the_identity_holds_what_tools_ask_for() {
         "/d",
     ];
     let config = load(&flags, &[]).unwrap();
-    let identity = config.identity("c".to_owned(), &["127.0.0.1:7".parse().unwrap()]);
+    let identity = config.identity("c".to_owned(), "127.0.0.1:7".parse().unwrap());
     assert_eq!(
         (identity.node_id, identity.cluster_id.as_str()),
         (NodeId(1), "c")

@@ -349,7 +349,6 @@ fn typed_settings_follow_the_texts() {
         ("offsets.retention.minutes", "2"),
         ("connections.max.idle.ms", "-1"),
         ("broker.rack", "r1"),
-        ("socket.send.buffer.bytes", "4096"),
     ]);
     let broker = broker_settings(&image);
     assert_eq!(
@@ -361,8 +360,6 @@ fn typed_settings_follow_the_texts() {
         (broker.connection_idle_ms_max, broker.rack.as_deref()),
         (None, Some("r1"))
     );
-    assert_eq!(broker.socket_send_buffer_bytes, Some(4096));
-    assert_eq!(broker.socket_receive_buffer_bytes, None);
     let default = topic_settings(&image, &topic(&[]));
     assert!(default.delete && !default.compact && !default.write_caching && !default.append_time);
     assert_eq!(default.compression, CompressionType::Producer);
