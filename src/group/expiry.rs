@@ -74,10 +74,9 @@ impl Group {
             (Phase::Empty, Some(stored)) => Some(stored.current_state_timestamp),
             (Phase::Empty, None) => None,
             // Members of a consumer group may have dropped a topic for good.
-            (Phase::Stable, _) if self.is_consumer() => None,
+            (Phase::Stable, _) if self.subscribed.is_some() => None,
             _ => return false,
         };
-        let subscription = self.subscription();
         let is_expired = |topic: &str, offset: &OffsetCommitValue| {
             let since = empty_since.filter(|since| *since != -1);
             let since = since.unwrap_or(offset.commit_timestamp);
@@ -85,7 +84,7 @@ impl Group {
                 -1 => now_ms.saturating_sub(since) >= retention_ms,
                 expire_timestamp => now_ms >= expire_timestamp,
             };
-            is_old && !subscription.contains(topic)
+            is_old && !self.is_subscribed(topic)
         };
         self.expired_offsets(group_id, is_expired, tombstones)
     }

@@ -149,10 +149,7 @@ impl Group {
             return Ok(());
         }
         if let Err(error) = self.validate_member(&member_id, instance_id) {
-            return Err(JoinGroupResponse {
-                protocol_name: None,
-                ..join_error(&member_id, error)
-            });
+            return Err(join_error(&member_id, error));
         }
         let same = self.members[&member_id].protocols == request.protocols;
         let stays = match self.phase {

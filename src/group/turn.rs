@@ -70,15 +70,6 @@ impl Turn<'_> {
         self.answer_join(waiter, join_error(member_id, error));
     }
 
-    /// The same to a static member that was replaced; Kafka sends no protocol at all then.
-    pub(super) fn answer_join_fenced(&mut self, waiter: Option<Waiter>, member_id: &str) {
-        let response = JoinGroupResponse {
-            protocol_name: None,
-            ..join_error(member_id, ErrorCode::FencedInstanceId)
-        };
-        self.answer_join(waiter, response);
-    }
-
     /// Answers a parked sync, if there is one and its connection still is.
     pub(super) fn answer_sync(&mut self, waiter: Option<Waiter>, response: SyncGroupResponse) {
         self.answer(waiter, Reply::Sync(response));
@@ -110,6 +101,7 @@ impl Turn<'_> {
 pub(super) fn join_error(member_id: &str, error: ErrorCode) -> JoinGroupResponse {
     JoinGroupResponse {
         error_code: error,
+        protocol_name: None,
         member_id: member_id.to_owned(),
         ..Default::default()
     }
