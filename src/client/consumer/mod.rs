@@ -13,6 +13,8 @@ mod membership;
 mod offsets;
 mod positions;
 mod protocol;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
