@@ -1,11 +1,9 @@
 //! The broker inside the process: the library that `forebay serve` runs, with a real listener on a
 //! free loopback port and real files in a temporary folder.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use forebay::config::Config;
-use forebay::io::backend::Choice;
+use forebay::config::{Config, ServeArgs};
 use forebay::server::Server;
 
 use crate::failure::Failure;
@@ -20,21 +18,26 @@ impl InProcess {
     /// Starts a broker with its data in `data_dir`.
     ///
     /// # Errors
-    /// If it cannot start, in its own words.
+    /// [`Failure::Usage`] for settings it refuses, [`Failure::Broker`] if it cannot start; both in
+    /// its own words.
     pub fn start(
         data_dir: &Path,
         cores: Option<&str>,
         settings: &[(String, String)],
     ) -> Result<Self, Failure> {
-        let config = Config {
-            io: Choice::Auto,
-            listen: ([127, 0, 0, 1], 0).into(),
-            data_dir: data_dir.to_owned(),
-            node_id: 1,
-            cores: seats(cores)?,
-            advertise: None,
-            broker_settings: settings.iter().cloned().collect::<BTreeMap<_, _>>(),
+        let args = ServeArgs {
+            listen: vec!["127.0.0.1:0".to_owned()],
+            data_dir: Some(data_dir.display().to_string()),
+            cores: cores.map(str::to_owned),
+            set: settings
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect(),
+            ..ServeArgs::default()
         };
+        // The environment configures `forebay serve`, not a sale.
+        let config =
+            Config::from_sources(&args, []).map_err(|error| Failure::Usage(error.to_string()))?;
         let server = Server::start(&config).map_err(|error| Failure::Broker(error.to_string()))?;
         Ok(Self {
             server,
@@ -60,21 +63,5 @@ impl InProcess {
         self.server
             .stop()
             .map_err(|error| Failure::Broker(error.to_string()))
-    }
-}
-
-/// "0,1" pins one shard to each of these cores, "2" is a count of shards that run anywhere.
-fn seats(cores: Option<&str>) -> Result<Vec<Option<usize>>, Failure> {
-    let text = cores.unwrap_or("1");
-    let refused = || Failure::Usage(format!("--cores {text}: use a list (0,1) or a count (2)"));
-    let numbers: Vec<usize> = text
-        .split(',')
-        .map(str::parse)
-        .collect::<Result<_, _>>()
-        .map_err(|_| refused())?;
-    match numbers[..] {
-        [0] => Err(refused()),
-        [count] => Ok(vec![None; count]),
-        _ => Ok(numbers.into_iter().map(Some).collect()),
     }
 }

@@ -14,7 +14,7 @@ use crate::verdict::{Verdict, busy_rate, fastest_rate};
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, measured: &Measured, verdict: Option<&Verdict>) -> Result<(), Failure> {
-    let text = format!("{:#}\n", document(measured, verdict));
+    let text = format!("{}\n", document(measured, verdict));
     std::fs::write(path, text).map_err(|error| {
         Failure::Database(format!(
             "cannot write the report to {}: {error}",
@@ -90,4 +90,62 @@ fn histogram(histogram: &Histogram<u64>) -> Value {
         "mean": histogram.mean(),
         "buckets": buckets,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{direct, measured};
+    use crate::verdict::judge;
+
+    #[test]
+    fn the_document_holds_settings_course_histograms_and_verdict() {
+        let measured = Measured {
+            direct: Some(direct()),
+            ..measured()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sale.json");
+        write(&path, &measured, Some(&judge(&measured.facts))).unwrap();
+        let document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(document["pass"], true);
+        assert_eq!(document["checks"].as_array().unwrap().len(), 14);
+        assert_eq!(document["settings"]["sale"]["orders"], 500_000);
+        assert_eq!(
+            document["settings"]["broker"]["running"]["bootstrap"],
+            "shop:9092"
+        );
+        assert_eq!(document["host"]["kernel"], "Linux 6.18");
+        assert_eq!(document["host"]["db_filesystem"], "ext4");
+        assert_eq!(document["seconds"][0]["acked"], 8_333);
+        assert_eq!(document["broker"]["cpu_s"], Value::Null);
+        assert_eq!(document["direct"]["timed_out"], 195_000);
+        let buckets = document["ack_latency_us"]["buckets"].as_array().unwrap();
+        let counted: u64 = buckets
+            .iter()
+            .map(|bucket| bucket[1].as_u64().unwrap())
+            .sum();
+        assert_eq!(counted, 100);
+    }
+
+    #[test]
+    fn a_stopped_sale_has_no_verdict() {
+        let mut measured = measured();
+        measured.ended.interrupted = true;
+        let document = document(&measured, None);
+        assert_eq!(
+            (&document["pass"], &document["interrupted"]),
+            (&Value::Null, &json!(true))
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let path = Path::new("/nowhere/sale.json");
+        let failure = write(path, &measured(), None).unwrap_err();
+        assert!(
+            failure.to_string().contains("/nowhere/sale.json"),
+            "{failure}"
+        );
+    }
 }

@@ -195,3 +195,129 @@ fn side_by_side(text: &mut String, measured: &Measured, direct: &DirectEnded) {
         "(by the arithmetic, {expected:.0} are turned away without a broker)"
     );
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::cli::parse;
+    use crate::direct::DirectEnded;
+    use crate::engine::latencies;
+    use crate::host::Host;
+    use crate::sale::{Ended, Second};
+    use crate::settings::Settings;
+    use crate::store::Store;
+    use crate::transport::Transport;
+    use crate::verdict::{judge, tests::right};
+    use std::path::Path;
+    use std::time::Duration;
+
+    fn store() -> Store {
+        Store::open(Path::new(":memory:")).unwrap()
+    }
+
+    /// A sale that went right.
+    pub(crate) fn measured() -> Measured {
+        let facts = right();
+        let args = parse(["flash-sale", "--bootstrap", "shop:9092"]).unwrap();
+        let mut outcome = facts.outcome.clone();
+        outcome.acks.record_n(12_000, 99).unwrap();
+        outcome.acks.record(900_000).unwrap();
+        Measured {
+            settings: Settings::check(args, "sale-1").unwrap().0,
+            bootstrap: "shop:9092".to_owned(),
+            transport: Transport::Uring,
+            host: Host {
+                kernel: Some("Linux 6.18".to_owned()),
+                cpu: None,
+                cores: 2,
+                db_filesystem: Some("ext4".to_owned()),
+                broker_filesystem: None,
+            },
+            ended: Ended {
+                outcome,
+                store: store(),
+                seconds: vec![Second {
+                    at_s: 1,
+                    acked: 8_333,
+                    ..Second::default()
+                }],
+                given_up: None,
+                interrupted: false,
+            },
+            facts,
+            broker_process: BrokerProcess::Unknown,
+            usage: Usage::default(),
+            direct: None,
+        }
+    }
+
+    pub(crate) fn direct() -> DirectEnded {
+        DirectEnded {
+            requested: 500_000,
+            timed_out: 195_000,
+            ended_at: Duration::from_millis(61_100),
+            answers: latencies(),
+            seconds: Vec::new(),
+            store: store(),
+        }
+    }
+
+    #[test]
+    fn every_check_is_a_line_with_expected_and_seen() {
+        let mut measured = measured();
+        measured.facts.audit.rows += 1;
+        let verdict = judge(&measured.facts);
+        let text = text(&measured, Some(&verdict));
+        assert!(
+            text.contains("PASS  lost                             0"),
+            "{text}"
+        );
+        let doubled = "FAIL  duplicates                       0                      1\n";
+        assert!(text.contains(doubled), "{text}");
+        assert!(text.ends_with("\nFAIL: 2 of 14 checks\n"), "{text}");
+        assert!(text.contains("rows are real"), "{text}");
+    }
+
+    #[test]
+    fn a_right_sale_ends_with_pass_and_what_is_not_known_is_called_so() {
+        let measured = measured();
+        let text = text(&measured, Some(&judge(&measured.facts)));
+        assert!(text.ends_with("\nPASS\n"), "{text}");
+        assert!(
+            text.contains("CPU not known, resident memory not known"),
+            "{text}"
+        );
+        assert!(
+            text.contains("p50 12.0 ms, p99 12.0 ms, p99.9 900"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_stopped_sale_shows_what_there_is_and_no_verdict() {
+        let mut measured = measured();
+        measured.ended.interrupted = true;
+        let text = text(&measured, None);
+        assert!(text.ends_with("this is no verdict\n"), "{text}");
+        assert!(!text.contains("PASS") && !text.contains("FAIL"), "{text}");
+        assert!(text.contains("ack latency"), "{text}");
+    }
+
+    #[test]
+    fn both_ways_stand_side_by_side() {
+        let measured = Measured {
+            direct: Some(direct()),
+            ..measured()
+        };
+        let text = text(&measured, Some(&judge(&measured.facts)));
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("turned away"))
+            .unwrap();
+        let seen: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(
+            seen,
+            ["turned", "away", "195000", "(39.0", "%)", "0", "(0.0", "%)"]
+        );
+    }
+}

@@ -143,12 +143,12 @@ impl Settings {
                 "--partitions 0 leaves no topic: use at least 1".to_owned(),
             ),
             (
-                self.sale.orders == 0,
-                "--orders 0 leaves nothing to sell: use at least 1".to_owned(),
-            ),
-            (
                 self.sale.window.is_zero(),
                 "--window 0s is no time: use for instance 6s".to_owned(),
+            ),
+            (
+                self.sale.orders == 0,
+                "--orders 0 leaves nothing to sell: use at least 1".to_owned(),
             ),
             (
                 self.workers == 0,

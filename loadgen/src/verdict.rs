@@ -189,7 +189,7 @@ fn check(name: &'static str, expected: String, seen: String, pass: bool) -> Chec
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::time::Duration;
 
@@ -197,7 +197,7 @@ mod tests {
     use crate::model::{WINDOW_DEFAULT, orders_in};
 
     /// A sale in which everything went as the arithmetic says.
-    fn right() -> Facts {
+    pub(crate) fn right() -> Facts {
         let orders = orders_in(WINDOW_DEFAULT);
         let counts = Counts {
             sent: orders,

@@ -222,7 +222,7 @@ fn a_broker_that_is_away_for_a_second_is_bridged_by_the_buffer() {
 
 #[test]
 fn a_broker_that_is_away_at_the_end_of_the_window_moves_the_peak_and_fails() {
-    let away = Fault::Away(Duration::from_millis(5_500), Duration::from_millis(6_900));
+    let away = Fault::Away(Duration::from_millis(4_500), Duration::from_millis(6_900));
     let failing = failing(broken(away));
     assert!(failing.contains(&"peak at"), "{failing:?}");
 }
