@@ -86,4 +86,5 @@ fn lists_go_by_state_and_type() {
     assert_eq!(list(&["nonsense"], &[]), []);
     assert_eq!(list(&[], &["classic", "consumer"]), both);
     assert_eq!(list(&[], &["consumer"]), []);
+    assert_eq!(list(&[], &["classic "]), [], "types are not trimmed");
 }
