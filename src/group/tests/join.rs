@@ -22,7 +22,8 @@ fn the_first_member_leads_generation_one() {
 #[test]
 fn what_is_wrong_with_a_request_is_said_first() {
     let mut f = Fixture::new();
-    let cases: [(ErrorCode, fn(&mut JoinGroupRequest)); 6] = [
+    type Spoil = fn(&mut JoinGroupRequest);
+    let cases: [(ErrorCode, Spoil); 6] = [
         (ErrorCode::InvalidGroupId, |r| r.group_id.clear()),
         (ErrorCode::InvalidSessionTimeout, |r| {
             r.session_timeout_ms = 5_999
