@@ -81,6 +81,17 @@ impl OwnedDir {
         })
     }
 
+    /// Where it is and how the last run ended, for the start-up lines.
+    pub fn describe(&self) -> String {
+        let shown = self.path.display();
+        match (self.clean, self.leader_epoch) {
+            (true, _) => format!("{shown}"),
+            (false, epoch) => {
+                format!("{shown} (the last stop was not clean: checked, now in epoch {epoch})")
+            }
+        }
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.path

@@ -2,12 +2,11 @@
 //! data directory, binds the listener, lets every shard open its partitions and returns when all
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
+use crate::base::ShardId;
 use crate::base::placement::CONTROLLER;
-use crate::base::{NodeId, ShardId};
-use crate::catalog::Identity;
-use crate::config::Config;
+use crate::config::{Config, IoBackend};
 use crate::data_dir::OwnedDir;
-use crate::io::backend::Backend;
+use crate::io::backend::{Backend, Choice};
 use crate::io::files::DataDir;
 use crate::io::posix::Posix;
 use crate::io::ring::{Ring, RingConfig};
@@ -23,11 +22,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// How long connections may take to drain at a stop.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a busy port is tried again.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a shard's thread tells the server.
 enum Report {
@@ -39,6 +41,20 @@ enum Report {
     Closed { clean: bool },
     /// It cannot go on.
     Failed(io::Error),
+    /// Not from a shard: somebody wants the broker to stop.
+    StopWanted,
+}
+
+/// Ends [`Server::wait`].
+#[derive(Clone)]
+pub struct Stopper(Sender<Report>);
+
+impl Stopper {
+    /// Ends the wait, now or when it begins.
+    pub fn stop(&self) {
+        // A server that is gone has stopped already.
+        let _ = self.0.send(Report::StopWanted);
+    }
 }
 
 /// A running broker.
@@ -50,12 +66,13 @@ pub struct Server {
     bells: Vec<Bell>,
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
+    sender: Sender<Report>,
 }
 
 /// What a shard's thread is made from.
 struct Seat {
     shard: ShardId,
-    core: Option<usize>,
+    cpu: Option<usize>,
     data_dir: PathBuf,
     listener: Option<Listener>,
     settings: Settings,
@@ -67,18 +84,23 @@ struct Seat {
 impl Server {
     /// Starts a broker and waits until it serves. The errors are whole sentences.
     pub fn start(config: &Config) -> io::Result<Self> {
-        let backend = Backend::choose(config.io).map_err(io::Error::other)?;
+        let choice = match config.io {
+            IoBackend::Auto => Choice::Auto,
+            IoBackend::Uring => Choice::Uring,
+            IoBackend::Posix => Choice::Posix,
+        };
+        let backend = Backend::choose(choice).map_err(io::Error::other)?;
         if let Backend::Posix {
             fallback: Some(refused),
         } = &backend
         {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
-        let listener = Listener::bind(config.listen)?;
+        let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
+        let listener = bind(config.listen)?;
         let address = listener.local_addr();
-        let dir = OwnedDir::take(&config.data_dir, NodeId(config.node_id))?;
-        let cores = &config.cores;
-        let post = Arc::new(Post::new(cores.len() as u16));
+        let cpus = &config.shards.cpus;
+        let post = Arc::new(Post::new(cpus.len() as u16));
         let (sender, reports) = channel();
         let mut server = Self {
             address,
@@ -87,28 +109,28 @@ impl Server {
             bells: Vec::new(),
             threads: Vec::new(),
             reports,
+            sender,
             dir,
         };
         let mut listener = Some(listener);
         let mut wakers = Vec::new();
-        for (index, core) in cores.iter().enumerate() {
+        for (index, cpu) in cpus.iter().enumerate() {
             let shard = ShardId(index as u16);
             let seat = Seat {
                 shard,
-                core: *core,
+                cpu: *cpu,
                 data_dir: config.data_dir.clone(),
                 listener: listener.take_if(|_| shard == CONTROLLER),
                 settings: server.settings(config),
                 uring: matches!(server.backend, Backend::Uring),
                 post: server.post.clone(),
-                reports: sender.clone(),
+                reports: server.sender.clone(),
             };
             let (waker, bells) = channel();
             wakers.push(waker);
             let thread = std::thread::Builder::new().name(format!("shard-{index}"));
             server.threads.push(thread.spawn(move || seat.run(&bells))?);
         }
-        drop(sender);
         server.introduce(&wakers)?;
         server.await_life(Life::Ready)?;
         Ok(server)
@@ -131,15 +153,16 @@ impl Server {
 
     /// Stops cleanly: no acknowledged record needs recovery at the next start.
     pub fn stop(mut self) -> io::Result<()> {
+        info!("stopping");
         let by = crate::io::clock::now().mono + DRAIN_PATIENCE;
         self.order(|| Order::Drain { by });
         self.await_life(Life::Drained)?;
         self.order(|| Order::Close);
-        let mut clean = true;
-        for _ in 0..self.threads.len() {
-            match self.report()? {
-                Report::Closed { clean: closed } => clean &= closed,
-                _ => clean = false,
+        let (mut clean, mut missing) = (true, self.threads.len());
+        while missing > 0 {
+            if let Report::Closed { clean: closed } = self.report()? {
+                clean &= closed;
+                missing -= 1;
             }
         }
         for thread in self.threads.drain(..) {
@@ -154,24 +177,23 @@ impl Server {
         Ok(())
     }
 
-    /// Blocks until a shard fails; for the main thread of a program that has nothing else to do.
-    pub fn failure(&self) -> io::Error {
+    /// Asks the thread in [`Server::wait`] to return; can be sent to any thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.sender.clone())
+    }
+
+    /// Blocks until a [`Stopper`] is used, or until a shard fails.
+    pub fn wait(&self) -> io::Result<()> {
         loop {
-            match self.report() {
-                Ok(_) => {}
-                Err(error) => return error,
+            if let Report::StopWanted = self.report()? {
+                return Ok(());
             }
         }
     }
 
     fn settings(&self, config: &Config) -> Settings {
         Settings {
-            identity: Identity {
-                cluster_id: self.dir.cluster_id.clone(),
-                node_id: NodeId(config.node_id),
-                advertised: config.advertise.clone(),
-                static_settings: config.broker_settings.clone(),
-            },
+            identity: config.identity(self.dir.cluster_id.clone(), self.address),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
@@ -225,8 +247,8 @@ impl Server {
 
 impl Seat {
     fn run(mut self, bells: &Receiver<Vec<Bell>>) {
-        if let Some(core) = self.core {
-            self.pin(core);
+        if let Some(cpu) = self.cpu {
+            self.pin(cpu);
         }
         let reports = self.reports.clone();
         let result = match self.uring {
@@ -241,13 +263,13 @@ impl Seat {
         let _ = reports.send(report);
     }
 
-    fn pin(&self, core: usize) {
+    fn pin(&self, cpu: usize) {
         let mut cpus = CpuSet::new();
         let pinned = cpus
-            .set(core)
+            .set(cpu)
             .and_then(|()| sched_setaffinity(Pid::from_raw(0), &cpus));
         if let Err(errno) = pinned {
-            warn!(shard = self.shard.0, core, %errno, "cannot be pinned, runs anywhere");
+            warn!(shard = self.shard.0, cpu, %errno, "cannot be pinned, runs anywhere");
         }
     }
 
@@ -290,3 +312,18 @@ impl Seat {
 
 /// Submission slots per ring.
 const RING_ENTRIES: u32 = 1024;
+
+/// A broker that was killed a moment ago can hold its port until the kernel has ended its ring.
+fn bind(address: SocketAddr) -> io::Result<Listener> {
+    let since = Instant::now();
+    loop {
+        match Listener::bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && since.elapsed() < PORT_PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}

@@ -201,7 +201,7 @@ fn resolve(
     group: &mut OffsetFetchRequestGroup,
 ) -> Vec<OffsetFetchResponseTopics> {
     let mut unknown = Vec::new();
-    for topics in &mut group.topics {
+    if let Some(topics) = &mut group.topics {
         topics.retain_mut(|topic| match state.image.topic_by_id(topic.topic_id) {
             Some(known) => {
                 topic.name = known.name.clone();

@@ -20,23 +20,44 @@
 //! Not here: which topics exist, what their ids are (requests come with both name and id filled in
 //! where the caller knows them), and who may do what.
 
+mod check;
+mod describe;
+mod expiry;
+mod heartbeat;
+mod join;
+mod leave;
+mod offsets;
+mod rebalance;
+mod records;
 mod state;
+mod sync;
+mod timers;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::base::prng::Prng;
-use crate::base::{ErrorCode, Mono, Now, TopicId};
+use crate::base::{ErrorCode, Mono, Now};
 use crate::wire::Malformed;
 use crate::wire::messages::delete_groups::DeletableGroupResult;
 use crate::wire::messages::describe_groups::DescribedGroup;
-use crate::wire::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
-use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
-use crate::wire::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse};
-use crate::wire::messages::list_groups::{ListGroupsRequest, ListedGroup};
-use crate::wire::messages::offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
-use crate::wire::messages::offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
-use crate::wire::messages::offset_fetch::{OffsetFetchRequestGroup, OffsetFetchResponseGroup};
-use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupResponse};
+use crate::wire::messages::heartbeat::HeartbeatResponse;
+use crate::wire::messages::join_group::JoinGroupResponse;
+use crate::wire::messages::leave_group::LeaveGroupResponse;
+use crate::wire::messages::list_groups::ListedGroup;
+use crate::wire::messages::offset_commit::OffsetCommitResponse;
+use crate::wire::messages::offset_delete::OffsetDeleteResponse;
+use crate::wire::messages::offset_fetch::OffsetFetchResponseGroup;
+use crate::wire::messages::sync_group::SyncGroupResponse;
+
+use records::Stored;
+use state::Group;
+use turn::{Turn, Waiter, join_error, sync_error};
 
 pub use state::State;
 
@@ -133,19 +154,65 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// The same answer as an error: what the caller hears if its records could not be appended.
+    /// The same answer as an error: what the caller hears if the records it depends on could not be
+    /// appended. Kafka says `NOT_COORDINATOR` after a storage error.
     #[must_use]
     pub fn failed(self, error: ErrorCode) -> Self {
-        let _ = error;
-        self
+        match self {
+            Self::Join(response) => Self::Join(join_error(&response.member_id, error)),
+            Self::Sync(_) => Self::Sync(sync_error(error)),
+            Self::Heartbeat(_) => Self::Heartbeat(HeartbeatResponse {
+                error_code: error,
+                ..Default::default()
+            }),
+            Self::Leave(_) => Self::Leave(LeaveGroupResponse {
+                error_code: error,
+                ..Default::default()
+            }),
+            Self::OffsetCommit(mut response) => {
+                let partitions = response.topics.iter_mut().flat_map(|t| &mut t.partitions);
+                partitions.for_each(|partition| partition.error_code = error);
+                Self::OffsetCommit(response)
+            }
+            Self::OffsetFetch(response) => Self::OffsetFetch(OffsetFetchResponseGroup {
+                group_id: response.group_id,
+                error_code: error,
+                ..Default::default()
+            }),
+            Self::OffsetDelete(_) => Self::OffsetDelete(OffsetDeleteResponse {
+                error_code: error,
+                ..Default::default()
+            }),
+            Self::Describe(described) => Self::Describe(DescribedGroup {
+                error_code: error,
+                group_id: described.group_id,
+                ..Default::default()
+            }),
+            Self::List(_) => Self::List(vec![]),
+            Self::DeleteGroups(mut results) => {
+                results
+                    .iter_mut()
+                    .for_each(|result| result.error_code = error);
+                Self::DeleteGroups(results)
+            }
+        }
     }
 }
 
-/// The groups of one partition of `__consumer_offsets`.
+/// The groups of one partition of `__consumer_offsets`; see the module for how to drive it.
 #[derive(Debug)]
 pub struct Coordinator {
     config: Config,
     prng: Prng,
+    groups: BTreeMap<String, Group>,
+    /// The earliest deadline of each group that has one.
+    deadlines: BTreeSet<(Mono, String)>,
+    /// The next look for expired offsets; none while the log is still replayed.
+    expiry_at: Option<Mono>,
+    /// Who waits, and in which group.
+    parked: BTreeMap<Token, String>,
+    /// Records given out and not replayed yet.
+    unreplayed: usize,
 }
 
 impl Coordinator {
@@ -154,6 +221,11 @@ impl Coordinator {
         Self {
             config,
             prng: Prng::new(seed),
+            groups: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            expiry_at: None,
+            parked: BTreeMap::new(),
+            unreplayed: 0,
         }
     }
 
@@ -163,137 +235,170 @@ impl Coordinator {
     /// # Errors
     /// The record is malformed; nothing has changed.
     pub fn replay(&mut self, key: Bytes, value: Option<Bytes>) -> Result<(), Malformed> {
-        let _ = (key, value);
+        self.unreplayed = self.unreplayed.saturating_sub(1);
+        match records::decode(key, value)? {
+            Stored::Offset(key, Some(value)) => {
+                let group = self.groups.entry(key.group).or_insert_with(Group::new);
+                let partitions = group.offsets.entry(key.topic).or_default();
+                partitions.insert(key.partition, value);
+            }
+            Stored::Offset(key, None) => {
+                if let Some(group) = self.groups.get_mut(&key.group) {
+                    group.replay_offset_tombstone(&key.topic, key.partition);
+                }
+            }
+            Stored::Group(group_id, Some(value)) => {
+                let group = self
+                    .groups
+                    .entry(group_id.clone())
+                    .or_insert_with(Group::new);
+                let before = group.timers.next();
+                group.replay_metadata(value);
+                self.index_deadline(&group_id, before);
+            }
+            Stored::Group(group_id, None) => self.remove_group(group_id),
+            Stored::Other => {}
+        }
         Ok(())
     }
 
-    /// The whole log is replayed: sessions of all members start anew, requests may come.
+    /// The whole log is replayed: sessions of all members start anew, requests may come. A group
+    /// that is larger than the setting now allows has to rebalance.
     pub fn on_loaded(&mut self, now: Now) {
-        let _ = (now, &self.config, &mut self.prng);
+        self.expiry_at = Some(self.next_expiry(now));
+        let mut out = Output::default();
+        let group_ids: Vec<String> = self.groups.keys().cloned().collect();
+        for group_id in group_ids {
+            self.on_group(now, &group_id, &mut out, Group::on_loaded);
+        }
+        assert!(
+            out.records.is_empty(),
+            "nobody has joined, so no round is complete"
+        );
     }
 
     /// The coordinator goes away: every parked caller hears `NOT_COORDINATOR`.
-    pub fn unload(self, out: &mut Output) {
-        let _ = out;
-    }
-
-    /// A member enters a group, or comes back for the next generation. Parks until the round of
-    /// joins ends.
-    pub fn join(
-        &mut self,
-        now: Now,
-        caller: Caller<'_>,
-        request: JoinGroupRequest,
-        out: &mut Output,
-    ) {
-        let _ = (now, caller, request, out);
-    }
-
-    /// A member asks for its assignment; the leader brings those of all. Parks until the leader
-    /// has.
-    pub fn sync(
-        &mut self,
-        now: Now,
-        caller: Caller<'_>,
-        request: SyncGroupRequest,
-        out: &mut Output,
-    ) {
-        let _ = (now, caller, request, out);
-    }
-
-    /// A member is alive, and learns whether it has to rejoin.
-    pub fn heartbeat(
-        &mut self,
-        now: Now,
-        caller: Caller<'_>,
-        request: HeartbeatRequest,
-        out: &mut Output,
-    ) {
-        let _ = (now, caller, request, out);
-    }
-
-    /// Members leave. Answers in the form of the caller's version: one error up to 2, a list from 3.
-    pub fn leave(
-        &mut self,
-        now: Now,
-        caller: Caller<'_>,
-        request: LeaveGroupRequest,
-        out: &mut Output,
-    ) {
-        let _ = (now, caller, request, out);
-    }
-
-    /// Stores positions. The caller has already taken out (and answers itself) partitions that do
-    /// not exist, and has filled in both name and id of each topic; the reply has both as well.
-    pub fn offset_commit(
-        &mut self,
-        now: Now,
-        caller: Caller<'_>,
-        request: OffsetCommitRequest,
-        out: &mut Output,
-    ) {
-        let _ = (now, caller, request, out);
-    }
-
-    /// Looks positions up: one group, all versions. Names must be filled in; a topic id, where
-    /// given, must match that of the commit. Without topics: all, with names only.
-    pub fn offset_fetch(
-        &mut self,
-        caller: Caller<'_>,
-        request: OffsetFetchRequestGroup,
-        out: &mut Output,
-    ) {
-        let _ = (caller, request, out);
-    }
-
-    /// Forgets positions in topics that the group does not read (KIP-496).
-    pub fn offset_delete(
-        &mut self,
-        caller: Caller<'_>,
-        request: OffsetDeleteRequest,
-        out: &mut Output,
-    ) {
-        let _ = (caller, request, out);
-    }
-
-    /// State and members of one group; an unknown one is `Dead`.
-    pub fn describe(&self, caller: Caller<'_>, group_id: &str, out: &mut Output) {
-        let _ = (caller, group_id, out);
-    }
-
-    /// The groups that pass both filters; empty filters pass all.
-    pub fn list(&self, caller: Caller<'_>, request: &ListGroupsRequest, out: &mut Output) {
-        let _ = (caller, request, out);
-    }
-
-    /// Removes empty groups with their offsets.
-    pub fn delete_groups(&mut self, caller: Caller<'_>, group_ids: &[String], out: &mut Output) {
-        let _ = (caller, group_ids, out);
+    pub fn unload(mut self, out: &mut Output) {
+        let error = ErrorCode::NotCoordinator;
+        for group in self.groups.values_mut() {
+            for (member_id, member) in &mut group.members {
+                if let Some(Waiter(Some(token))) = member.joined.take() {
+                    let reply = Reply::Join(join_error(member_id, error));
+                    out.replies.push((token, reply));
+                }
+                if let Some(Waiter(Some(token))) = member.synced.take() {
+                    out.replies.push((token, Reply::Sync(sync_error(error))));
+                }
+            }
+        }
     }
 
     /// When [`on_deadline`](Self::on_deadline) has something to do; may be in the past.
     pub fn next_deadline(&self) -> Option<Mono> {
-        None
+        let group = self.deadlines.first().map(|(at, _)| *at);
+        group.into_iter().chain(self.expiry_at).min()
     }
 
     /// Does what is due, up to the first step that appends records. Call it while
     /// [`next_deadline`](Self::next_deadline) is not after `now`.
     pub fn on_deadline(&mut self, now: Now, out: &mut Output) {
-        let _ = (now, out);
+        let records = out.records.len();
+        while out.records.len() == records
+            && let Some((at, group_id)) = self.deadlines.first().cloned()
+            && at <= now.mono
+        {
+            self.on_group(now, &group_id, out, Group::on_timer);
+        }
+        if out.records.len() == records && self.expiry_at.is_some_and(|at| at <= now.mono) {
+            self.expiry_at = Some(self.next_expiry(now));
+            self.expire(now, out);
+        }
     }
 
     /// The connection of a parked caller is gone: it is not answered any more. Its member stays,
     /// as in Kafka, until its session ends.
     pub fn forget(&mut self, token: Token) {
-        let _ = token;
+        let group_id = self.parked.remove(&token);
+        if let Some(group) = group_id.and_then(|group_id| self.groups.get_mut(&group_id)) {
+            let members = group.members.values_mut();
+            let waiters = members.flat_map(|member| [&mut member.joined, &mut member.synced]);
+            for waiter in waiters.flatten().filter(|waiter| waiter.0 == Some(token)) {
+                waiter.0 = None;
+            }
+        }
     }
 
-    /// Offsets of deleted topics are forgotten.
-    pub fn on_topics_deleted(&mut self, topics: &[(String, TopicId)], out: &mut Output) {
-        let _ = (topics, out);
+    /// Calls into a group, if there is one, and keeps the books: deadlines and records given out.
+    fn on_group<R>(
+        &mut self,
+        now: Now,
+        group_id: &str,
+        out: &mut Output,
+        act: impl FnOnce(&mut Group, &mut Turn<'_>) -> R,
+    ) -> Option<R> {
+        self.assert_replayed();
+        let records = out.records.len();
+        let group = self.groups.get_mut(group_id)?;
+        let before = group.timers.next();
+        let mut turn = Turn {
+            now,
+            config: &self.config,
+            prng: &mut self.prng,
+            group_id,
+            parked: &mut self.parked,
+            out,
+        };
+        let result = act(group, &mut turn);
+        self.unreplayed = out.records.len() - records;
+        self.index_deadline(group_id, before);
+        Some(result)
     }
 
-    /// Asserts the invariants: live state agrees with hard state, deadlines and parked callers with
-    /// the groups.
-    pub fn check(&self) {}
+    fn push_records(&mut self, records: Vec<(Bytes, Option<Bytes>)>, out: &mut Output) {
+        self.unreplayed += records.len();
+        out.records.extend(records);
+    }
+
+    fn index_deadline(&mut self, group_id: &str, before: Option<Mono>) {
+        let after = self
+            .groups
+            .get(group_id)
+            .and_then(|group| group.timers.next());
+        if before == after {
+            return;
+        }
+        if let Some(at) = before {
+            self.deadlines.remove(&(at, group_id.to_owned()));
+        }
+        if let Some(at) = after {
+            self.deadlines.insert((at, group_id.to_owned()));
+        }
+    }
+
+    /// Offsets that a tombstone of the group alone leaves behind stay, as those of a simple group.
+    fn remove_group(&mut self, group_id: String) {
+        let Some(group) = self.groups.remove(&group_id) else {
+            return;
+        };
+        self.index_deadline(&group_id, group.timers.next());
+        if !group.offsets.is_empty() {
+            let simple = Group {
+                offsets: group.offsets,
+                ..Group::new()
+            };
+            self.groups.insert(group_id, simple);
+        }
+    }
+
+    fn next_expiry(&self, now: Now) -> Mono {
+        now.mono
+            .plus_ms(self.config.offsets_retention_check_interval_ms)
+    }
+
+    fn assert_replayed(&self) {
+        assert!(
+            self.unreplayed == 0,
+            "records must be replayed before the next call"
+        );
+    }
 }

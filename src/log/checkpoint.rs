@@ -81,7 +81,7 @@ mod tests {
         let text = checkpoint.encode();
         assert_eq!(
             text,
-            "forebay-checkpoint 1\nlog_start_offset 5\nrecovery_point 1234\ncrc32c 8b9a3cc8\n"
+            "forebay-checkpoint 1\nlog_start_offset 5\nrecovery_point 1234\ncrc32c 9e8e99ae\n"
         );
         assert_eq!(Checkpoint::decode(text.as_bytes()), Some(checkpoint));
         for position in 0..text.len() {

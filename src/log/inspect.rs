@@ -168,16 +168,17 @@ pub(super) fn inspect_closed(
         max_timestamp_offset: last_time_entry.1,
         ..Segment::new(base_offset, now_ms)
     };
-    let max_timestamp = segment.max_timestamp;
-    // The last time entry of a closed segment has its largest timestamp.
-    let complete = |segment: &Segment| {
-        segment.max_timestamp == max_timestamp
-            && segment
-                .first_timestamp
-                .is_none_or(|first| first <= max_timestamp)
-    };
     let interval = config.index_interval_bytes;
-    Ok(with_end(dir, segment, last_offset_entry, interval)?.filter(complete))
+    let Some(segment) = with_end(dir, segment, last_offset_entry, interval)? else {
+        return Ok(None);
+    };
+    // The last time entry of a closed segment has its largest timestamp, which retention goes by.
+    let complete = (segment.max_timestamp, segment.max_timestamp_offset) == last_time_entry
+        && segment
+            .first_timestamp
+            .is_none_or(|first| first <= segment.max_timestamp)
+        && (index.times == 0 || has_max_timestamp(dir, &segment)?);
+    Ok(complete.then_some(segment))
 }
 
 /// The active segment after a clean stop, with its indexes; `None` if they do not fit together.
@@ -251,6 +252,31 @@ fn with_end(
     }
     // An entry at or behind the end of the file saw no batch at all.
     Ok(expected.is_none().then_some(segment))
+}
+
+/// True if the batch with the largest timestamp is where the indexes say.
+fn has_max_timestamp(dir: &mut dyn Dir, segment: &Segment) -> io::Result<bool> {
+    let offset = segment.max_timestamp_offset;
+    if !(segment.base_offset..segment.offset_end).contains(&offset) {
+        return Ok(false);
+    }
+    let relative = segment.relative(offset);
+    let start = segment
+        .index
+        .position_of_offset(dir, segment.base_offset, relative)?;
+    let file = segment.file();
+    let mut walk = Walk::heads(dir, &file, start, segment.size_bytes);
+    loop {
+        match walk.next() {
+            Ok(Some((_, header))) if header.last_offset() < offset => {}
+            Ok(Some((_, header))) => {
+                let found = (header.last_offset(), header.max_timestamp);
+                return Ok(found == (offset, segment.max_timestamp));
+            }
+            Ok(None) | Err(WalkError::Invalid(_)) => return Ok(false),
+            Err(WalkError::Io(error)) => return Err(error),
+        }
+    }
 }
 
 /// The sizes of a segment's index files; `None` if one is missing or ends within an entry.

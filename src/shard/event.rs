@@ -11,7 +11,7 @@ use crate::wire::Malformed;
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// The closed set of events.
 #[derive(Debug)]
@@ -110,7 +110,11 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_accepted(&mut self, accepted: io::Result<Accepted>) {
+        let connections_max = self.state.broker.connections_max as usize;
         match accepted {
+            Ok(accepted) if self.mailbox.connections() >= connections_max => {
+                warn!(peer = %accepted.peer, "refused a connection: max.connections is reached");
+            }
             Ok(accepted) if self.life <= Life::Ready => {
                 let shard = self.mailbox.least_loaded();
                 self.mailbox.connection_placed(shard);
@@ -319,10 +323,10 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_drain(&mut self, by: crate::base::Mono) {
-        info!(
+        debug!(
             shard = self.state.shard.0,
             connections = self.connections.len(),
-            "stopping"
+            "draining"
         );
         self.life = Life::Draining;
         self.drain_by = by;

@@ -62,7 +62,7 @@ pub enum Order {
 }
 
 /// Slots of one pair's queue. A full queue is no error, see the module's text.
-const QUEUE_SLOTS: usize = 1024;
+const QUEUE_SLOTS: usize = 256;
 
 /// State of one shard that the others see.
 #[derive(Debug, Default)]
@@ -245,6 +245,12 @@ impl Mailbox {
             .enumerate()
             .min_by_key(|(_, outbound)| load(outbound));
         ShardId(least.map_or(0, |(shard, _)| shard as u16))
+    }
+
+    /// Connections on all shards.
+    pub fn connections(&self) -> usize {
+        let load = |outbound: &Outbound| outbound.receiver.connections.load(Ordering::Relaxed);
+        self.outbound.iter().map(load).sum()
     }
 
     /// Counts a connection that was given to `shard`.

@@ -1,0 +1,76 @@
+//! Power cuts before every single operation of a short life, several times over: nothing durable
+//! is lost, nothing deleted comes back.
+
+use super::*;
+
+/// What the shell was told before the power went.
+#[derive(Debug, Default)]
+struct Promised {
+    durable: Offset,
+    start: Offset,
+}
+
+/// A life with rolls, syncs, deletions, retention and a clean stop.
+fn live(dir: &mut TestDir, promised: &mut Promised) -> io::Result<()> {
+    let now = Now {
+        mono: Mono(1),
+        wall_ms: START_MS,
+    };
+    let opening = Opening {
+        now,
+        clean: false,
+        leader_epoch: 0,
+    };
+    let log = Log::open(dir, small(), opening, &mut Report::default());
+    let mut log = log.map_err(io::Error::other)?;
+    for turn in 0..12 {
+        let batch = sequenced(1, 0, turn * 10, 10);
+        log.append(now, batch, CLIENT).map_err(io::Error::other)?;
+        log.write_queued(dir, now)?;
+        if turn % 3 == 2 {
+            let plan = log.sync_plan().expect("there is something to sync");
+            for file in &plan.files {
+                dir.sync(file)?;
+            }
+            promised.durable = plan.offset_end;
+            log.on_synced(dir, plan.offset_end)?;
+        }
+        if turn == 7 {
+            let start = log.delete_records(dir, 35).map_err(io::Error::other)?;
+            promised.start = start;
+            log.retain(dir, now)?;
+        }
+    }
+    log.close(dir, now)?;
+    promised.durable = log.log_end_offset();
+    Ok(())
+}
+
+#[test]
+fn a_cut_at_any_operation_keeps_what_was_promised() {
+    let mut whole = TestDir::default();
+    live(&mut whole, &mut Promised::default()).unwrap();
+    let operations = whole.operations();
+    assert!(operations > 50);
+    for cut in 0..=operations {
+        for seed in 0..8 {
+            let (mut dir, mut promised) = (TestDir::default(), Promised::default());
+            dir.cut_power_after(cut);
+            assert_eq!(live(&mut dir, &mut promised).is_ok(), cut == operations);
+            dir.restart_machine(&mut Prng::new(seed * 1000 + cut));
+            let mut rig = Rig::open(dir, small(), false).unwrap();
+            assert!(rig.log.log_end_offset() >= promised.durable, "{cut} {seed}");
+            let start = rig.log.log_start_offset();
+            assert!([promised.start, 35].contains(&start), "{cut} {seed}");
+            let values = rig.records(start, 500);
+            for (offset, value) in &values {
+                assert_eq!(*value, format!("1-{offset}"));
+            }
+            assert_eq!(values.len() as i64, rig.log.log_end_offset() - start);
+            // The producer goes on where the log ends.
+            let next = rig.log.log_end_offset();
+            let appended = rig.append(sequenced(1, 0, next as i32, 1), CLIENT).unwrap();
+            assert_eq!((appended.base_offset, appended.duplicate), (next, false));
+        }
+    }
+}
