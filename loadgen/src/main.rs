@@ -1,3 +1,29 @@
-//! The load generator's command line.
+//! Arguments to scenario to exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use loadgen::cli::{Cli, Command};
+use loadgen::failure::Failure;
+use loadgen::run;
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let Command::FlashSale(args) = Cli::parse().command;
+    match run::flash_sale(*args) {
+        Ok(Some(true)) => ExitCode::SUCCESS,
+        Ok(Some(false)) => ExitCode::from(1),
+        Ok(None) => ExitCode::from(Failure::Interrupted.exit_code()),
+        Err(failure) => {
+            let _ = std::io::Write::write_fmt(
+                &mut std::io::stderr(),
+                format_args!("loadgen: {failure}\n"),
+            );
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -32,6 +32,17 @@ impl File {
     }
 }
 
+/// A stretch of a file that goes to a socket without passing through user space.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    /// The segment's file.
+    pub file: File,
+    /// First byte.
+    pub position: u64,
+    /// Number of bytes; the file holds at least that many.
+    pub length: u64,
+}
+
 /// The directory of one partition (or of the broker), by plain file names.
 ///
 /// Errors are those of the operating system; the implementation adds operation and file name to

@@ -23,6 +23,8 @@ pub enum ErrorCode {
     NotLeaderOrFollower = 6,
     /// `REQUEST_TIMED_OUT`
     RequestTimedOut = 7,
+    /// `REPLICA_NOT_AVAILABLE`
+    ReplicaNotAvailable = 9,
     /// `MESSAGE_TOO_LARGE`
     MessageTooLarge = 10,
     /// `OFFSET_METADATA_TOO_LARGE`
@@ -39,6 +41,8 @@ pub enum ErrorCode {
     RecordListTooLarge = 18,
     /// `NOT_ENOUGH_REPLICAS`
     NotEnoughReplicas = 19,
+    /// `NOT_ENOUGH_REPLICAS_AFTER_APPEND`
+    NotEnoughReplicasAfterAppend = 20,
     /// `INVALID_REQUIRED_ACKS`
     InvalidRequiredAcks = 21,
     /// `ILLEGAL_GENERATION`
@@ -53,6 +57,12 @@ pub enum ErrorCode {
     InvalidSessionTimeout = 26,
     /// `REBALANCE_IN_PROGRESS`
     RebalanceInProgress = 27,
+    /// `TOPIC_AUTHORIZATION_FAILED`
+    TopicAuthorizationFailed = 29,
+    /// `GROUP_AUTHORIZATION_FAILED`
+    GroupAuthorizationFailed = 30,
+    /// `CLUSTER_AUTHORIZATION_FAILED`
+    ClusterAuthorizationFailed = 31,
     /// `INVALID_TIMESTAMP`
     InvalidTimestamp = 32,
     /// `UNSUPPORTED_SASL_MECHANISM`
@@ -85,6 +95,8 @@ pub enum ErrorCode {
     InvalidProducerEpoch = 47,
     /// `INVALID_TXN_STATE`
     InvalidTxnState = 48,
+    /// `TRANSACTIONAL_ID_AUTHORIZATION_FAILED`
+    TransactionalIdAuthorizationFailed = 53,
     /// `KAFKA_STORAGE_ERROR`
     KafkaStorageError = 56,
     /// `LOG_DIR_NOT_FOUND`
@@ -101,6 +113,8 @@ pub enum ErrorCode {
     FetchSessionIdNotFound = 70,
     /// `INVALID_FETCH_SESSION_EPOCH`
     InvalidFetchSessionEpoch = 71,
+    /// `LISTENER_NOT_FOUND`
+    ListenerNotFound = 72,
     /// `TOPIC_DELETION_DISABLED`
     TopicDeletionDisabled = 73,
     /// `FENCED_LEADER_EPOCH`
@@ -109,6 +123,8 @@ pub enum ErrorCode {
     UnknownLeaderEpoch = 75,
     /// `UNSUPPORTED_COMPRESSION_TYPE`
     UnsupportedCompressionType = 76,
+    /// `OFFSET_NOT_AVAILABLE`
+    OffsetNotAvailable = 78,
     /// `MEMBER_ID_REQUIRED`
     MemberIdRequired = 79,
     /// `GROUP_MAX_SIZE_REACHED`
@@ -119,10 +135,16 @@ pub enum ErrorCode {
     GroupSubscribedToTopic = 86,
     /// `INVALID_RECORD`
     InvalidRecord = 87,
+    /// `UNSTABLE_OFFSET_COMMIT`
+    UnstableOffsetCommit = 88,
+    /// `THROTTLING_QUOTA_EXCEEDED`
+    ThrottlingQuotaExceeded = 89,
     /// `UNKNOWN_TOPIC_ID`
     UnknownTopicId = 100,
     /// `INCONSISTENT_TOPIC_ID`
     InconsistentTopicId = 103,
+    /// `MISMATCHED_ENDPOINT_TYPE`
+    MismatchedEndpointType = 114,
 }
 
 /// Number, variant and Kafka's name, in numeric order.
@@ -139,6 +161,7 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
     (5, ErrorCode::LeaderNotAvailable, "LEADER_NOT_AVAILABLE"),
     (6, ErrorCode::NotLeaderOrFollower, "NOT_LEADER_OR_FOLLOWER"),
     (7, ErrorCode::RequestTimedOut, "REQUEST_TIMED_OUT"),
+    (9, ErrorCode::ReplicaNotAvailable, "REPLICA_NOT_AVAILABLE"),
     (10, ErrorCode::MessageTooLarge, "MESSAGE_TOO_LARGE"),
     (
         12,
@@ -159,6 +182,11 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
     (17, ErrorCode::InvalidTopic, "INVALID_TOPIC_EXCEPTION"),
     (18, ErrorCode::RecordListTooLarge, "RECORD_LIST_TOO_LARGE"),
     (19, ErrorCode::NotEnoughReplicas, "NOT_ENOUGH_REPLICAS"),
+    (
+        20,
+        ErrorCode::NotEnoughReplicasAfterAppend,
+        "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+    ),
     (21, ErrorCode::InvalidRequiredAcks, "INVALID_REQUIRED_ACKS"),
     (22, ErrorCode::IllegalGeneration, "ILLEGAL_GENERATION"),
     (
@@ -174,6 +202,21 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
         "INVALID_SESSION_TIMEOUT",
     ),
     (27, ErrorCode::RebalanceInProgress, "REBALANCE_IN_PROGRESS"),
+    (
+        29,
+        ErrorCode::TopicAuthorizationFailed,
+        "TOPIC_AUTHORIZATION_FAILED",
+    ),
+    (
+        30,
+        ErrorCode::GroupAuthorizationFailed,
+        "GROUP_AUTHORIZATION_FAILED",
+    ),
+    (
+        31,
+        ErrorCode::ClusterAuthorizationFailed,
+        "CLUSTER_AUTHORIZATION_FAILED",
+    ),
     (32, ErrorCode::InvalidTimestamp, "INVALID_TIMESTAMP"),
     (
         33,
@@ -218,6 +261,11 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
         "INVALID_PRODUCER_EPOCH",
     ),
     (48, ErrorCode::InvalidTxnState, "INVALID_TXN_STATE"),
+    (
+        53,
+        ErrorCode::TransactionalIdAuthorizationFailed,
+        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
+    ),
     (56, ErrorCode::KafkaStorageError, "KAFKA_STORAGE_ERROR"),
     (57, ErrorCode::LogDirNotFound, "LOG_DIR_NOT_FOUND"),
     (59, ErrorCode::UnknownProducerId, "UNKNOWN_PRODUCER_ID"),
@@ -238,6 +286,7 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
         ErrorCode::InvalidFetchSessionEpoch,
         "INVALID_FETCH_SESSION_EPOCH",
     ),
+    (72, ErrorCode::ListenerNotFound, "LISTENER_NOT_FOUND"),
     (
         73,
         ErrorCode::TopicDeletionDisabled,
@@ -250,6 +299,7 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
         ErrorCode::UnsupportedCompressionType,
         "UNSUPPORTED_COMPRESSION_TYPE",
     ),
+    (78, ErrorCode::OffsetNotAvailable, "OFFSET_NOT_AVAILABLE"),
     (79, ErrorCode::MemberIdRequired, "MEMBER_ID_REQUIRED"),
     (81, ErrorCode::GroupMaxSizeReached, "GROUP_MAX_SIZE_REACHED"),
     (82, ErrorCode::FencedInstanceId, "FENCED_INSTANCE_ID"),
@@ -259,8 +309,23 @@ const TABLE: &[(i16, ErrorCode, &str)] = &[
         "GROUP_SUBSCRIBED_TO_TOPIC",
     ),
     (87, ErrorCode::InvalidRecord, "INVALID_RECORD"),
+    (
+        88,
+        ErrorCode::UnstableOffsetCommit,
+        "UNSTABLE_OFFSET_COMMIT",
+    ),
+    (
+        89,
+        ErrorCode::ThrottlingQuotaExceeded,
+        "THROTTLING_QUOTA_EXCEEDED",
+    ),
     (100, ErrorCode::UnknownTopicId, "UNKNOWN_TOPIC_ID"),
     (103, ErrorCode::InconsistentTopicId, "INCONSISTENT_TOPIC_ID"),
+    (
+        114,
+        ErrorCode::MismatchedEndpointType,
+        "MISMATCHED_ENDPOINT_TYPE",
+    ),
 ];
 
 impl ErrorCode {

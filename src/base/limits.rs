@@ -9,6 +9,13 @@ pub const TAGGED_FIELDS_MAX: usize = 64;
 /// Elements reserved ahead for an array, whatever count its header claims.
 pub const ARRAY_RESERVE_MAX: usize = 1024;
 
+/// What the arrays of a message may take in memory: this many times the bytes of its frame. Real
+/// messages stay below 6 (describing partitions); only masses of empty elements go beyond.
+pub const DECODED_BYTES_RATIO_MAX: usize = 8;
+
+/// The same for small frames: bytes that every message may take on top.
+pub const DECODED_BYTES_FREE: usize = 256 << 10;
+
 /// Batches remembered per producer and partition for duplicate detection. Kafka:
 /// `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`.
 pub const PRODUCER_BATCHES_MAX: usize = 5;

@@ -5,6 +5,7 @@ pub mod dir;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod placement;
 pub mod prng;
 pub mod time;
 

@@ -1,7 +1,7 @@
 //! Writing: records in, the bytes of one batch out, as a producer sends them or as the broker
 //! writes its internal topics.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::header::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP};
 use super::{Codec, Header, compress, varint};
@@ -13,7 +13,8 @@ use crate::base::{Epoch, Offset};
 pub struct Builder {
     header: Header,
     codec: Codec,
-    section: Vec<u8>,
+    /// Room for the head, then the records as they are before compression.
+    bytes: Vec<u8>,
 }
 
 impl Builder {
@@ -37,7 +38,7 @@ impl Builder {
         Self {
             header,
             codec,
-            section: Vec::new(),
+            bytes: vec![0; BATCH_HEADER_BYTES],
         }
     }
 
@@ -102,17 +103,17 @@ impl Builder {
                 .map(|(name, value)| field_size(Some(name)) + field_size(value.as_deref()))
                 .sum::<usize>();
         assert!(size <= i32::MAX as usize, "a record is below 2 GiB");
-        self.section.reserve(size + varint::size(size as i64));
-        varint::put(&mut self.section, size as i64);
-        self.section.push(0);
-        varint::put(&mut self.section, timestamp_delta);
-        varint::put(&mut self.section, offset_delta);
-        put_field(&mut self.section, key);
-        put_field(&mut self.section, value);
-        varint::put(&mut self.section, headers.len() as i64);
+        self.bytes.reserve(size + varint::size(size as i64));
+        varint::put(&mut self.bytes, size as i64);
+        self.bytes.push(0);
+        varint::put(&mut self.bytes, timestamp_delta);
+        varint::put(&mut self.bytes, offset_delta);
+        put_field(&mut self.bytes, key);
+        put_field(&mut self.bytes, value);
+        varint::put(&mut self.bytes, headers.len() as i64);
         for (name, value) in headers {
-            put_field(&mut self.section, Some(name));
-            put_field(&mut self.section, value.as_deref());
+            put_field(&mut self.bytes, Some(name));
+            put_field(&mut self.bytes, value.as_deref());
         }
     }
 
@@ -128,21 +129,21 @@ impl Builder {
 
     /// Size of the batch so far, before compression.
     pub fn size_bytes(&self) -> usize {
-        BATCH_HEADER_BYTES + self.section.len()
+        self.bytes.len()
     }
 
     /// The finished batch. Panics without records: an empty batch has no last offset.
     pub fn build(self) -> Bytes {
         assert!(!self.is_empty(), "a batch has at least one record");
-        let body = match self.codec {
-            Codec::None => self.section,
-            codec => compress(codec, &self.section),
-        };
-        let header = self.header.seal(&body);
-        let mut bytes = BytesMut::with_capacity(header.size_bytes());
-        bytes.put_slice(&header.encode());
-        bytes.put_slice(&body);
-        bytes.freeze()
+        let mut bytes = self.bytes;
+        if self.codec != Codec::None {
+            let body = compress(self.codec, &bytes[BATCH_HEADER_BYTES..]);
+            bytes.truncate(BATCH_HEADER_BYTES);
+            bytes.extend_from_slice(&body);
+        }
+        let header = self.header.seal(&bytes[BATCH_HEADER_BYTES..]);
+        bytes[..BATCH_HEADER_BYTES].copy_from_slice(&header.encode());
+        bytes.into()
     }
 }
 

@@ -14,9 +14,12 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameDecoder, FrameEncoder, FrameInf
 
 use super::{BatchError, snappy};
 
-/// Largest zstd window that is accepted, as a power of 2: 8 MiB, what RFC 8878 recommends
-/// decoders to support.
-const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Largest zstd window that is accepted, as a power of 2. The Java client at level 22 announces
+/// 128 MiB for a batch of any size; libzstd reserves that as address space and touches only what
+/// the output fills, which the limit bounds.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// First bytes of an LZ4 frame.
+const LZ4_MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
 /// zstd's own default, and Kafka's (`compression.zstd.level`).
 const ZSTD_LEVEL: i32 = 3;
 
@@ -105,6 +108,8 @@ pub fn decompress(
         Codec::None => Ok(input.to_vec()),
         Codec::Gzip => read_to_limit(codec, MultiGzDecoder::new(input), output_bytes_max),
         Codec::Snappy => snappy::decompress(input, output_bytes_max),
+        // Like the Java client, no legacy and no skippable frames.
+        Codec::Lz4 if !input.starts_with(&LZ4_MAGIC) => Err(BatchError::Corrupt(codec)),
         Codec::Lz4 => read_to_limit(codec, FrameDecoder::new(input), output_bytes_max),
         Codec::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input)
@@ -150,4 +155,153 @@ fn lz4(input: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = FrameEncoder::with_frame_info(frame, Vec::new());
     encoder.write_all(input)?;
     Ok(encoder.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 1 << 20;
+
+    fn orders(count: usize) -> Vec<u8> {
+        (0..count)
+            .flat_map(|i| format!("order-{:02};", i % 100).into_bytes())
+            .collect()
+    }
+
+    #[test]
+    fn names_and_ids() {
+        for (id, name) in ["none", "gzip", "snappy", "lz4", "zstd"]
+            .into_iter()
+            .enumerate()
+        {
+            let codec = Codec::from_id(id as u8).unwrap();
+            assert_eq!((codec.name(), codec.id()), (name, id as u8));
+            assert_eq!(Codec::from_name(name), Some(codec));
+        }
+        assert_eq!(Codec::from_id(5), Err(BatchError::UnknownCodec(5)));
+        assert_eq!(Codec::from_name("brotli"), None);
+    }
+
+    #[test]
+    fn sections_come_back_and_the_limit_is_exact() {
+        for codec in Codec::ALL {
+            for input in [Vec::new(), b"x".to_vec(), orders(30_000)] {
+                let compressed = compress(codec, &input);
+                assert_eq!(
+                    decompress(codec, &compressed, input.len()).as_ref(),
+                    Ok(&input)
+                );
+                if let Some(limit) = input.len().checked_sub(1) {
+                    assert_eq!(
+                        decompress(codec, &compressed, limit),
+                        Err(BatchError::OutputLimit { limit }),
+                        "{codec}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_and_truncation_are_errors_or_short() {
+        let input = orders(10_000);
+        for codec in Codec::ALL.into_iter().skip(1) {
+            let compressed = compress(codec, &input);
+            for end in 0..compressed.len() {
+                if let Ok(output) = decompress(codec, &compressed[..end], LIMIT) {
+                    assert!(input.starts_with(&output), "{codec} {end}");
+                }
+            }
+            assert_eq!(
+                decompress(codec, b"\xff\xff\xff\xffgarbage, nothing else", LIMIT),
+                Err(BatchError::Corrupt(codec))
+            );
+        }
+    }
+
+    #[test]
+    fn bombs_stop_at_the_limit() {
+        let zeros = vec![0; 64 << 20];
+        for codec in [Codec::Gzip, Codec::Lz4, Codec::Zstd, Codec::Snappy] {
+            let bomb = compress(codec, &zeros);
+            let limit = LIMIT;
+            assert_eq!(
+                decompress(codec, &bomb, limit),
+                Err(BatchError::OutputLimit { limit })
+            );
+        }
+    }
+
+    #[test]
+    fn claimed_sizes_are_not_believed() {
+        // A raw snappy block of 7 bytes that claims 4 GiB - 1, and one that claims 64 MiB.
+        for block in [
+            &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, b'x'][..],
+            &[128, 128, 128, 32, 0, b'x'],
+        ] {
+            assert_eq!(
+                decompress(Codec::Snappy, block, LIMIT),
+                Err(BatchError::Corrupt(Codec::Snappy))
+            );
+        }
+        // A xerial block that claims 2 GiB of input.
+        let mut stream = compress(Codec::Snappy, b"");
+        stream.extend_from_slice(&[0x7f, 0xff, 0xff, 0xff, 1]);
+        assert_eq!(
+            decompress(Codec::Snappy, &stream, LIMIT),
+            Err(BatchError::Corrupt(Codec::Snappy))
+        );
+    }
+
+    #[test]
+    fn snappy_without_frame_and_in_several_streams() {
+        let input = orders(100);
+        let raw = snap::raw::Encoder::new().compress_vec(&input).unwrap();
+        assert_eq!(decompress(Codec::Snappy, &raw, LIMIT).as_ref(), Ok(&input));
+        let stream = compress(Codec::Snappy, &input);
+        let twice = decompress(Codec::Snappy, &[stream.clone(), stream].concat(), LIMIT);
+        assert_eq!(twice, Ok([input.clone(), input].concat()));
+    }
+
+    #[test]
+    fn lz4_frames_of_other_kinds_are_refused() {
+        // The magic of the legacy format, and one block of six literals.
+        let legacy = b"\x02\x21\x4c\x18\x07\0\0\0\x60legacy";
+        let mut plain = Vec::new();
+        FrameDecoder::new(&legacy[..])
+            .read_to_end(&mut plain)
+            .unwrap();
+        assert_eq!(plain, b"legacy");
+        assert_eq!(
+            decompress(Codec::Lz4, legacy, LIMIT),
+            Err(BatchError::Corrupt(Codec::Lz4))
+        );
+    }
+
+    #[test]
+    fn frames_of_the_reference_libraries() {
+        // Written by liblz4 1.9 and libzstd 1.5: linked blocks with all checksums and a content
+        // size; independent 256 KiB blocks; a window of 32 MiB.
+        let input = orders(30_000);
+        let linked = include_bytes!("testdata/linked-checksums.lz4");
+        let reads = |codec, bytes: &[u8]| decompress(codec, bytes, LIMIT).as_ref() == Ok(&input);
+        assert!(reads(Codec::Lz4, linked));
+        let independent = include_bytes!("testdata/independent-256k.lz4");
+        assert_eq!(
+            decompress(Codec::Lz4, independent, LIMIT).as_ref(),
+            Ok(&input)
+        );
+        let wide = include_bytes!("testdata/window-32m.zst");
+        assert!(reads(Codec::Zstd, wide));
+        for at in 0..linked.len() {
+            let mut flipped = *linked;
+            flipped[at] ^= 0x10;
+            assert_ne!(
+                decompress(Codec::Lz4, &flipped, LIMIT).as_ref(),
+                Ok(&input),
+                "{at}"
+            );
+        }
+    }
 }

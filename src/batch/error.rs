@@ -1,5 +1,6 @@
 //! What can be wrong with a batch, and the one place that says which [`ErrorCode`] each fault
-//! means. Codes are those that Apache Kafka 4.3 answers to a produce request.
+//! means. Codes are those that Apache Kafka 4.3.1 answers to a produce request; where it only has
+//! `UNKNOWN_SERVER_ERROR` (codec bits 5 to 7, undecodable sections), the code that says why.
 
 use std::fmt;
 
@@ -81,7 +82,7 @@ pub enum BatchError {
     },
     /// Single records break the topic's rules (no key on a compacted topic, bad timestamps).
     Records {
-        /// `INVALID_TIMESTAMP` if that is all that is wrong, else `INVALID_RECORD`.
+        /// `INVALID_TIMESTAMP` if any record has a bad timestamp, else `INVALID_RECORD`.
         code: ErrorCode,
         /// The refused records, by index.
         errors: Vec<RecordError>,
@@ -101,7 +102,7 @@ impl BatchError {
     /// What a client is told.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Length(_) | Self::Crc { .. } | Self::Corrupt(_) => ErrorCode::CorruptMessage,
+            Self::Length(_) | Self::Crc { .. } => ErrorCode::CorruptMessage,
             // Kafka reads formats 0 and 1 and then refuses them; it cannot read others.
             Self::Magic(magic) if !(0..=2).contains(magic) => ErrorCode::CorruptMessage,
             Self::Torn { .. }
@@ -111,7 +112,9 @@ impl BatchError {
             | Self::Count { .. }
             | Self::Control
             | Self::Sequence { .. }
-            | Self::Malformed(_) => ErrorCode::InvalidRecord,
+            | Self::Malformed(_)
+            // Not CORRUPT_MESSAGE, which clients retry: the CRC says that these bytes were sent.
+            | Self::Corrupt(_) => ErrorCode::InvalidRecord,
             Self::TooLarge { .. } | Self::OutputLimit { .. } => ErrorCode::MessageTooLarge,
             Self::Transactional => ErrorCode::InvalidTxnState,
             Self::UnknownCodec(_) => ErrorCode::UnsupportedCompressionType,
@@ -131,82 +134,56 @@ impl BatchError {
 
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Torn { need, have } => {
-                write!(
-                    f,
-                    "the batch ends early: it needs {need} bytes, there are {have}"
-                )
-            }
-            Self::Length(length) => write!(f, "batch length {length} is less than the batch head"),
-            Self::Magic(magic) => write!(f, "message format {magic}; only format 2 is accepted"),
+        let text = match self {
+            Self::Torn { need, have } => format!("the batch needs {need} bytes, there are {have}"),
+            Self::Length(length) => format!("batch length {length} is less than the batch head"),
+            Self::Magic(magic) => format!("message format {magic}; only format 2 is accepted"),
             Self::Crc { stored, computed } => {
-                write!(
-                    f,
-                    "CRC {stored:#010x} in the head, {computed:#010x} over the bytes"
-                )
+                format!("CRC {stored:#010x} in the head, {computed:#010x} over the bytes")
             }
             Self::TrailingBytes(count) => {
-                write!(
-                    f,
-                    "{count} bytes follow the batch; exactly one batch is allowed"
-                )
+                format!("{count} bytes follow the batch; exactly one batch is allowed")
             }
-            Self::BaseOffset(offset) => write!(f, "the base offset is {offset}, it must be 0"),
+            Self::BaseOffset(offset) => format!("the base offset is {offset}, it must be 0"),
             Self::TooLarge {
                 size_bytes,
                 size_bytes_max,
             } => {
-                write!(
-                    f,
-                    "the batch has {size_bytes} bytes, the topic allows {size_bytes_max}"
-                )
+                format!("the batch has {size_bytes} bytes, the topic allows {size_bytes_max}")
             }
             Self::Count {
                 record_count,
                 last_offset_delta,
-            } => write!(
-                f,
+            } => format!(
                 "record count {record_count} does not fit last offset delta {last_offset_delta}"
             ),
-            Self::Control => f.write_str("clients are not allowed to write control records"),
-            Self::Transactional => f.write_str("the record was not part of an ongoing transaction"),
+            Self::Control => "clients are not allowed to write control records".to_owned(),
+            Self::Transactional => "the batch is not part of an ongoing transaction".to_owned(),
             Self::Sequence {
                 producer_id,
                 base_sequence,
             } => {
-                write!(
-                    f,
-                    "sequence {base_sequence} is invalid with producer id {producer_id}"
-                )
+                format!("sequence {base_sequence} is invalid with producer id {producer_id}")
             }
-            Self::UnknownCodec(bits) => write!(f, "unknown compression type {bits}"),
+            Self::UnknownCodec(bits) => format!("unknown compression type {bits}"),
             Self::TimestampType => {
-                f.write_str("producers must not set the timestamp type to LogAppendTime")
+                "producers must not set the timestamp type to LogAppendTime".to_owned()
             }
             Self::Timestamp {
                 timestamp,
                 timestamp_min,
                 timestamp_max,
-            } => write!(
-                f,
-                "timestamp {timestamp} is out of range [{timestamp_min}, {timestamp_max}]"
-            ),
-            Self::Records { errors, .. } => {
-                write!(f, "{} records were rejected", errors.len())?;
-                errors
-                    .first()
-                    .map_or(Ok(()), |error| write!(f, ", first: {}", error.message))
+            } => {
+                format!("timestamp {timestamp} is out of range [{timestamp_min}, {timestamp_max}]")
             }
-            Self::Malformed(what) => f.write_str(what),
-            Self::Corrupt(codec) => write!(f, "the {codec} section cannot be decompressed"),
+            Self::Records { errors, .. } => format!("{} records were rejected", errors.len()),
+            Self::Malformed(what) => (*what).to_owned(),
+            Self::Corrupt(codec) => format!("the {codec} section cannot be decompressed"),
             Self::OutputLimit { limit } => {
-                write!(
-                    f,
-                    "the records are larger than {limit} bytes when decompressed"
-                )
+                format!("the records are larger than {limit} bytes when decompressed")
             }
-        }
+        };
+        f.write_str(&text)
     }
 }
 

@@ -154,10 +154,16 @@ impl Header {
 
     /// Sequence of the last record; after 2^31-1 comes 0. [`NO_SEQUENCE`] without idempotence.
     pub fn last_sequence(&self) -> i32 {
-        if self.base_sequence == NO_SEQUENCE {
+        self.sequence_at(self.last_offset_delta)
+    }
+
+    /// Sequence of the record with an offset delta, as in Kafka's
+    /// `DefaultRecordBatch.incrementSequence`. [`NO_SEQUENCE`] without idempotence.
+    pub fn sequence_at(&self, offset_delta: i32) -> i32 {
+        if self.base_sequence < 0 {
             return NO_SEQUENCE;
         }
-        sequence_plus(self.base_sequence, self.last_offset_delta)
+        ((i64::from(self.base_sequence) + i64::from(offset_delta)) & i64::from(i32::MAX)) as i32
     }
 
     /// Size of the whole batch with its head.
@@ -200,9 +206,10 @@ impl Header {
         (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
     }
 
-    /// True if the batch comes from an idempotent or transactional producer.
+    /// True if the batch comes from an idempotent or transactional producer. Like Kafka, any id
+    /// below 0 is none.
     pub fn has_producer_id(&self) -> bool {
-        self.producer_id != NO_PRODUCER_ID
+        self.producer_id > NO_PRODUCER_ID
     }
 
     /// CRC-32C of this head from byte 21 and of `body`.
@@ -248,15 +255,131 @@ impl Header {
     }
 }
 
-/// A sequence number and one `delta` records later; after 2^31-1 comes 0, as in Kafka's
-/// `DefaultRecordBatch.incrementSequence`.
-fn sequence_plus(sequence: i32, delta: i32) -> i32 {
-    ((i64::from(sequence) + i64::from(delta)) & i64::from(i32::MAX)) as i32
-}
-
 /// `N` bytes at `at`; the caller checked the length.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes[at..at + N]
         .try_into()
         .expect("a slice of N bytes is an array of N bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            base_offset: 0x0102_0304_0506_0708,
+            batch_length: 1000,
+            partition_leader_epoch: 0x1112_1314,
+            crc: 0xf1f2_f3f4,
+            attributes: 0x2122,
+            last_offset_delta: 0x3132_3334,
+            base_timestamp: 0x4142_4344_4546_4748,
+            max_timestamp: 0x5152_5354_5556_5758,
+            producer_id: 0x6162_6364_6566_6768,
+            producer_epoch: 0x7172,
+            base_sequence: 0x0182_8384,
+            record_count: 0x0192_9394,
+        }
+    }
+
+    #[test]
+    fn fields_lie_where_kafka_has_them() {
+        let bytes = header().encode();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "0102030405060708000003e81112131402f1f2f3f42122313233344142434445464748\
+             5152535455565758616263646566676871720182838401929394"
+        );
+        assert_eq!(Header::parse(&bytes), Ok(header()));
+    }
+
+    #[test]
+    fn every_truncation_is_torn() {
+        let bytes = header().encode();
+        for have in 0..bytes.len() {
+            assert_eq!(
+                Header::parse(&bytes[..have]),
+                Err(BatchError::Torn { need: 61, have })
+            );
+        }
+    }
+
+    #[test]
+    fn other_formats_and_short_lengths_are_refused() {
+        let mut bytes = header().encode();
+        bytes[16] = 1;
+        assert_eq!(Header::parse(&bytes[..17]), Err(BatchError::Magic(1)));
+        for length in [48, 0, -1, i32::MIN] {
+            let bytes = Header {
+                batch_length: length,
+                ..header()
+            }
+            .encode();
+            assert_eq!(Header::parse(&bytes), Err(BatchError::Length(length)));
+        }
+        let empty = Header {
+            batch_length: 49,
+            ..header()
+        };
+        assert_eq!(Header::parse(&empty.encode()), Ok(empty));
+        assert_eq!((empty.size_bytes(), empty.body_bytes()), (61, 0));
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        let last = |base_sequence, last_offset_delta| {
+            Header {
+                base_sequence,
+                last_offset_delta,
+                ..header()
+            }
+            .last_sequence()
+        };
+        assert_eq!(last(0, 0), 0);
+        assert_eq!(last(5, 4), 9);
+        assert_eq!(last(i32::MAX, 0), i32::MAX);
+        assert_eq!(last(i32::MAX, 1), 0);
+        assert_eq!(last(i32::MAX - 1, 5), 3);
+        assert_eq!(last(NO_SEQUENCE, 5), NO_SEQUENCE);
+    }
+
+    #[test]
+    fn attributes() {
+        let with = |attributes| Header {
+            attributes,
+            ..header()
+        };
+        assert_eq!(with(4).codec(), Ok(Codec::Zstd));
+        assert_eq!(with(5).codec(), Err(BatchError::UnknownCodec(5)));
+        assert_eq!(with(0).timestamp_type(), TimestampType::CreateTime);
+        assert_eq!(with(8).timestamp_type(), TimestampType::LogAppendTime);
+        assert!(with(0x10).is_transactional() && !with(0x2f).is_transactional());
+        assert!(with(0x20).is_control() && !with(0x1f).is_control());
+        assert_eq!(
+            with(0x40).delete_horizon_ms(),
+            Some(header().base_timestamp)
+        );
+        assert_eq!(with(0x3f).delete_horizon_ms(), None);
+    }
+
+    #[test]
+    fn offset_and_epoch_leave_the_crc_alone() {
+        let sealed = header().seal(b"body");
+        let mut moved = sealed;
+        moved.set_base_offset(99);
+        moved.set_partition_leader_epoch(7);
+        assert_eq!(moved.check_crc(b"body"), Ok(()));
+        assert_eq!(moved.size_bytes(), 65);
+        assert!(moved.check_crc(b"bodi").is_err());
+        assert!(
+            Header {
+                max_timestamp: 1,
+                ..sealed
+            }
+            .check_crc(b"body")
+            .is_err()
+        );
+    }
 }

@@ -28,3 +28,6 @@ pub use validate::{
     RecordsSummary, ValidationRules, check_records, recompress, validate, with_log_append_time,
     with_max_timestamp,
 };
+
+#[cfg(test)]
+mod tests;

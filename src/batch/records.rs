@@ -207,18 +207,14 @@ fn read_header(section: &[u8], position: &mut usize) -> Result<HeaderRanges, Bat
     Ok((name, read_range(section, position)?))
 }
 
-/// A length (-1 is null) and that many bytes.
+/// A length and that many bytes. Kafka reads any negative length as null, and so stores them.
 fn read_range(section: &[u8], position: &mut usize) -> Result<Option<Range<usize>>, BatchError> {
-    let length = varint::read_int(section, position)?;
-    if length < 0 {
-        return match length {
-            -1 => Ok(None),
-            _ => Err(BatchError::Malformed("a length is negative")),
-        };
-    }
+    let Ok(length) = usize::try_from(varint::read_int(section, position)?) else {
+        return Ok(None);
+    };
     let start = *position;
     let end = start
-        .checked_add(length as usize)
+        .checked_add(length)
         .filter(|end| *end <= section.len())
         .ok_or(BatchError::Malformed(
             "a field reaches past the end of its record",

@@ -1,14 +1,24 @@
 //! What a shard asks of the machine it runs on. It knows bytes, sockets, files and time, and
 //! nothing of Kafka. Three implementations: [`ring`] on io_uring, [`posix`] as the fallback where
-//! io_uring is blocked, and the simulator's.
+//! io_uring is blocked, and the simulator's. [`backend`] chooses between the first two, which share
+//! [`files`] and [`sockets`].
 //!
 //! Operations that may wait are submitted with a token and complete later, in any order; a buffer
 //! belongs to the implementation until its completion. Everything else is a plain call that works
 //! on the page cache and returns at once.
 
+pub mod backend;
+pub mod clock;
+pub mod files;
 pub mod posix;
 pub mod ring;
+mod slab;
+pub mod sockets;
 
+#[cfg(test)]
+mod conformance;
+
+pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
 use crate::base::{Mono, Now};
 use bytes::{Bytes, BytesMut};
@@ -31,17 +41,6 @@ pub enum SocketKind {
     Os(OwnedFd),
     /// A connection of the simulated network.
     Simulated(u64),
-}
-
-/// A stretch of a file that goes to a socket without passing through user space.
-#[derive(Clone, Debug)]
-pub struct Extent {
-    /// The segment's file.
-    pub file: File,
-    /// First byte.
-    pub position: u64,
-    /// Number of bytes; the file holds at least that many.
-    pub length: u64,
 }
 
 /// A piece of a response.
@@ -74,7 +73,7 @@ pub enum Op {
     /// Take one connection from the listener this `Io` was made with.
     Accept,
     /// Read at least one byte into the spare capacity of `buffer` (which must have some), after
-    /// what it already holds.
+    /// what it already holds. At most one receive per socket is under way at a time.
     Receive {
         /// From where.
         socket: Socket,

@@ -1,1 +1,453 @@
-//! The fallback on poll(2) and worker threads.
+//! [`Io`] without io_uring, for places where it is blocked: edge-triggered epoll for sockets, and
+//! one thread per shard that waits for `fdatasync`. Same semantics as the ring, more system calls.
+//! Deadlines are kept to the millisecond, rounded up.
+//!
+//! Invariant: a pending operation is either in `runnable`, or its socket is known to be not ready
+//! and epoll will tell when that changes.
+
+use super::files::{self, DataDir};
+use super::sockets::{
+    self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
+};
+use super::{
+    Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, SocketKind, Token, clock,
+};
+use crate::base::dir::{Dir, File};
+use crate::base::{Mono, Now};
+use bytes::BytesMut;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Arc, Weak, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Events taken from epoll at once.
+const EVENTS_MAX: usize = 256;
+
+/// Event data of the bell and of the listener; a socket's is its descriptor.
+const BELL: u64 = u64::MAX;
+const LISTENER: u64 = u64::MAX - 1;
+
+/// The fallback back end of one shard.
+pub struct Posix {
+    epoll: Epoll,
+    events: Vec<EpollEvent>,
+    /// By descriptor number.
+    connections: Vec<Option<Connection>>,
+    /// Descriptors with an operation that may be able to go on, and which one.
+    runnable: VecDeque<(usize, Direction)>,
+    acceptor: Option<Acceptor>,
+    accepts: VecDeque<Token>,
+    /// False after the listener had nothing, until epoll reports it.
+    acceptable: bool,
+    bell: Bell,
+    syncer: Syncer,
+    data_dir: DataDir,
+}
+
+/// What is known of a socket. Registered with epoll once, until its descriptor is closed.
+struct Connection {
+    /// Tells a new socket from an older one that had the same descriptor.
+    identity: Weak<SocketKind>,
+    readable: bool,
+    writable: bool,
+    receive: Option<(Token, Socket, BytesMut)>,
+    send: Option<(Token, Socket, Sending)>,
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Receive,
+    Send,
+}
+
+impl Posix {
+    /// Makes the back end, with the socket to accept from, if this shard accepts.
+    pub fn new(data_dir: DataDir, listener: Option<Listener>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let eventfd = EventFd::from_flags(flags)?;
+        epoll.add(&eventfd, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        let bell = Bell(Arc::new(BellKind::EventFd(eventfd)));
+        let acceptor = listener
+            .map(|listener| Acceptor::new(listener, true))
+            .transpose()?;
+        if let Some(acceptor) = &acceptor {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            epoll.add(acceptor.as_fd(), EpollEvent::new(flags, LISTENER))?;
+        }
+        Ok(Self {
+            epoll,
+            events: vec![EpollEvent::empty(); EVENTS_MAX],
+            connections: Vec::new(),
+            runnable: VecDeque::new(),
+            acceptor,
+            accepts: VecDeque::new(),
+            acceptable: true,
+            syncer: Syncer::start(bell.clone())?,
+            bell,
+            data_dir,
+        })
+    }
+
+    /// The connection of a socket; a socket seen for the first time is assumed to be ready.
+    fn connection(&mut self, socket: &Socket) -> io::Result<(usize, &mut Connection)> {
+        let fd = sockets::descriptor(socket);
+        let index = usize::try_from(fd.as_raw_fd()).expect("descriptors are not negative");
+        if self.connections.len() <= index {
+            self.connections.resize_with(index + 1, || None);
+        }
+        let slot = &mut self.connections[index];
+        let identity = Arc::downgrade(&socket.0);
+        if !slot
+            .as_ref()
+            .is_some_and(|known| known.identity.ptr_eq(&identity))
+        {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+            self.epoll.add(fd, EpollEvent::new(flags, index as u64))?;
+            *slot = None;
+        }
+        let connection = slot.get_or_insert(Connection {
+            identity,
+            readable: true,
+            writable: true,
+            receive: None,
+            send: None,
+        });
+        Ok((index, connection))
+    }
+
+    fn submit_receive(&mut self, token: Token, socket: Socket, buffer: BytesMut) {
+        assert!(
+            buffer.len() < buffer.capacity(),
+            "receive needs spare capacity"
+        );
+        match self.connection(&socket) {
+            Ok((index, connection)) => {
+                assert!(
+                    connection.receive.is_none(),
+                    "one receive per socket at a time"
+                );
+                connection.receive = Some((token, socket, buffer));
+                if connection.readable {
+                    self.runnable.push_back((index, Direction::Receive));
+                }
+            }
+            Err(error) => {
+                let outcome = Outcome::Received {
+                    result: Err(error),
+                    buffer,
+                };
+                self.syncer.complete(Completion { token, outcome });
+            }
+        }
+    }
+
+    fn submit_send(&mut self, token: Token, socket: Socket, sending: Sending) {
+        match self.connection(&socket) {
+            Ok((index, connection)) => {
+                assert!(connection.send.is_none(), "one send per socket at a time");
+                connection.send = Some((token, socket, sending));
+                if connection.writable {
+                    self.runnable.push_back((index, Direction::Send));
+                }
+            }
+            Err(error) => {
+                let outcome = Outcome::Sent(Err(error));
+                self.syncer.complete(Completion { token, outcome });
+            }
+        }
+    }
+
+    /// Takes events from epoll, waiting at most until `timeout`; true if the bell was among them.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let count = match self.epoll.wait(&mut self.events, epoll_timeout(timeout)) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut rung = false;
+        for event in &self.events[..count] {
+            match event.data() {
+                BELL => {
+                    rung = true;
+                    if let BellKind::EventFd(eventfd) = &*self.bell.0 {
+                        // Sets the count to zero; it was readable, and nobody else reads it.
+                        let _ = eventfd.read();
+                    }
+                }
+                LISTENER => self.acceptable = true,
+                index => {
+                    let index = index as usize;
+                    let Some(Some(connection)) = self.connections.get_mut(index) else {
+                        continue;
+                    };
+                    let broken = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
+                    if event.events().intersects(EpollFlags::EPOLLIN | broken) {
+                        if !connection.readable && connection.receive.is_some() {
+                            self.runnable.push_back((index, Direction::Receive));
+                        }
+                        connection.readable = true;
+                    }
+                    if event.events().intersects(EpollFlags::EPOLLOUT | broken) {
+                        if !connection.writable && connection.send.is_some() {
+                            self.runnable.push_back((index, Direction::Send));
+                        }
+                        connection.writable = true;
+                    }
+                }
+            }
+        }
+        Ok(rung)
+    }
+
+    /// Lets every runnable operation go on, once.
+    fn run(&mut self, completions: &mut Vec<Completion>) {
+        for _ in 0..self.runnable.len() {
+            let Some((index, direction)) = self.runnable.pop_front() else {
+                return;
+            };
+            let Some(Some(connection)) = self.connections.get_mut(index) else {
+                continue;
+            };
+            match direction {
+                Direction::Receive => completions.extend(connection.run_receive()),
+                Direction::Send => {
+                    completions.extend(connection.run_send());
+                    if connection.writable && connection.send.is_some() {
+                        self.runnable.push_back((index, Direction::Send));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Accepts for as many waiting accepts as there are connections.
+    fn accept(&mut self, completions: &mut Vec<Completion>) {
+        let Some(acceptor) = &mut self.acceptor else {
+            return;
+        };
+        if acceptor
+            .paused_until
+            .is_some_and(|until| clock::mono() >= until)
+        {
+            acceptor.paused_until = None;
+            self.acceptable = true;
+        }
+        while self.acceptable && acceptor.paused_until.is_none() {
+            let Some(&token) = self.accepts.front() else {
+                return;
+            };
+            let result = match acceptor.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.acceptable = false;
+                    return;
+                }
+                Err(error) => match acceptor.after_error(&error, clock::mono()) {
+                    AfterAccept::Fail => Err(error),
+                    AfterAccept::Retry | AfterAccept::Pause => continue,
+                },
+                Ok(accepted) => Ok(accepted),
+            };
+            self.accepts.pop_front();
+            completions.push(Completion {
+                token,
+                outcome: Outcome::Accepted(result),
+            });
+        }
+    }
+
+    /// Time until the caller's deadline or the end of the accept pause; zero if there is work.
+    fn timeout(&self, deadline: Option<Mono>) -> Option<Duration> {
+        let pause = self
+            .acceptor
+            .as_ref()
+            .and_then(|acceptor| acceptor.paused_until);
+        let acceptable = self.acceptable && pause.is_none() && !self.accepts.is_empty();
+        if acceptable || !self.runnable.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let until = deadline.into_iter().chain(pause).min()?;
+        Some(until.since(clock::mono()))
+    }
+}
+
+impl Connection {
+    /// Receives, if there is something; the completion, if it ends.
+    fn run_receive(&mut self) -> Option<Completion> {
+        let (token, socket, mut buffer) = self.receive.take()?;
+        let result = loop {
+            match sockets::receive(&socket, &mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        if result
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        {
+            self.readable = false;
+            self.receive = Some((token, socket, buffer));
+            return None;
+        }
+        Some(Completion {
+            token,
+            outcome: Outcome::Received { result, buffer },
+        })
+    }
+
+    /// Sends this turn's share; the completion, if it ends.
+    fn run_send(&mut self) -> Option<Completion> {
+        let (token, socket, mut sending) = self.send.take()?;
+        let result = match sending.push(&socket, SEND_TURN_BYTES_MAX) {
+            Ok(Progress::Done) => Ok(()),
+            Err(error) => Err(error),
+            Ok(progress) => {
+                self.writable = progress == Progress::Share;
+                self.send = Some((token, socket, sending));
+                return None;
+            }
+        };
+        Some(Completion {
+            token,
+            outcome: Outcome::Sent(result),
+        })
+    }
+}
+
+impl Io for Posix {
+    fn now(&mut self) -> Now {
+        clock::now()
+    }
+
+    fn submit(&mut self, token: Token, op: Op) {
+        match op {
+            Op::Accept => {
+                assert!(self.acceptor.is_some(), "accept needs a listener");
+                self.accepts.push_back(token);
+            }
+            Op::Receive { socket, buffer } => self.submit_receive(token, socket, buffer),
+            Op::Send { socket, chunks } => self.submit_send(token, socket, Sending::new(chunks)),
+            Op::Sync { file } => self.syncer.submit(token, file),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        deadline: Option<Mono>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        let held = completions.len();
+        loop {
+            let rung = self.poll(self.timeout(deadline))?;
+            self.run(completions);
+            self.accept(completions);
+            completions.extend(self.syncer.completed.try_iter());
+            let late = || deadline.is_some_and(|deadline| clock::mono() >= deadline);
+            if rung || completions.len() > held || late() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn shutdown(&mut self, socket: &Socket) {
+        sockets::shutdown(socket);
+    }
+
+    fn bell(&self) -> Bell {
+        self.bell.clone()
+    }
+
+    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<()> {
+        files::read_extent(&extent.file, extent.position, extent.length, buffer)
+    }
+
+    fn list_dirs(&mut self) -> io::Result<Vec<String>> {
+        self.data_dir.list_dirs()
+    }
+
+    fn open_dir(&mut self, name: &str) -> io::Result<Box<dyn Dir>> {
+        Ok(Box::new(self.data_dir.open_dir(name)?))
+    }
+
+    fn rename_dir(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.data_dir.rename_dir(from, to)
+    }
+
+    fn remove_dir(&mut self, name: &str) -> io::Result<()> {
+        self.data_dir.remove_dir(name)
+    }
+}
+
+/// The thread that waits for the device. Its completions come back by a channel, and the bell
+/// tells of them.
+struct Syncer {
+    jobs: Option<mpsc::Sender<(Token, File)>>,
+    completed: mpsc::Receiver<Completion>,
+    complete: mpsc::Sender<Completion>,
+    bell: Bell,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Syncer {
+    fn start(bell: Bell) -> io::Result<Self> {
+        let (jobs, queue) = mpsc::channel::<(Token, File)>();
+        let (complete, completed) = mpsc::channel();
+        let (results, ringer) = (complete.clone(), bell.clone());
+        let thread = std::thread::Builder::new()
+            .name("sync".to_owned())
+            .spawn(move || {
+                for (token, file) in queue {
+                    let result = nix::unistd::fdatasync(files::descriptor(&file));
+                    let outcome = Outcome::Synced(result.map_err(io::Error::from));
+                    // The receiver goes only after this thread was joined.
+                    let _ = results.send(Completion { token, outcome });
+                    ringer.ring();
+                }
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            completed,
+            complete,
+            bell,
+            thread: Some(thread),
+        })
+    }
+
+    fn submit(&self, token: Token, file: File) {
+        let jobs = self.jobs.as_ref().expect("the queue closes on drop only");
+        jobs.send((token, file))
+            .expect("the thread ends after the queue closed only");
+    }
+
+    /// Completes an operation that could not start.
+    fn complete(&self, completion: Completion) {
+        self.complete
+            .send(completion)
+            .expect("both ends of the channel are here");
+        self.bell.ring();
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // It ends once the syncs asked for are done.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// In milliseconds, rounded up: a wait that ends too early would only be repeated.
+fn epoll_timeout(timeout: Option<Duration>) -> EpollTimeout {
+    let Some(timeout) = timeout else {
+        return EpollTimeout::NONE;
+    };
+    let millis = timeout.as_nanos().div_ceil(1_000_000);
+    EpollTimeout::try_from(millis.min(i32::MAX as u128) as i32).unwrap_or(EpollTimeout::MAX)
+}

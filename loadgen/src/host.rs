@@ -1,0 +1,272 @@
+//! Facts about the machine and about the broker's process, read from `/proc`: what a figure is
+//! worth depends on them. What cannot be known is `None` and is called "not known" in the report.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// The machine under a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Host {
+    /// Name and release of the kernel.
+    pub kernel: Option<String>,
+    /// The CPU's model.
+    pub cpu: Option<String>,
+    /// Cores this process may use.
+    pub cores: usize,
+    /// Type of the file system under the database.
+    pub db_filesystem: Option<String>,
+    /// Type of the file system under the data of a broker inside the process.
+    pub broker_filesystem: Option<String>,
+}
+
+impl Host {
+    /// Looks at this machine; the paths are those of the database and of the broker's data.
+    pub fn look(db: &Path, broker_data: Option<&Path>) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let filesystem = |path: &Path| {
+            let path = path.canonicalize().ok()?;
+            filesystem_of(&mounts, &path)
+        };
+        Self {
+            kernel: read_line("/proc/sys/kernel/osrelease")
+                .map(|release| format!("Linux {release}")),
+            cpu: fs::read_to_string("/proc/cpuinfo")
+                .ok()
+                .and_then(|text| cpu_model(&text)),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            db_filesystem: filesystem(db),
+            broker_filesystem: broker_data.and_then(filesystem),
+        }
+    }
+}
+
+fn read_line(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+fn cpu_model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo
+        .lines()
+        .find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// The type of the mount with the longest path that leads to `path`; a later one hides an earlier.
+fn filesystem_of(mounts: &str, path: &Path) -> Option<String> {
+    let fields = mounts
+        .lines()
+        .map(|line| line.split(' ').collect::<Vec<_>>());
+    fields
+        .filter(|fields| fields.len() > 2 && path.starts_with(fields[1]))
+        .max_by_key(|fields| fields[1].len())
+        .map(|fields| fields[2].to_owned())
+}
+
+/// Whose CPU time and memory are the broker's.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BrokerProcess {
+    /// Threads of this process, named `shard-N`.
+    Shards,
+    /// Another process on this machine.
+    Process(u32),
+    /// Somewhere we cannot look.
+    Unknown,
+}
+
+/// What the broker has used so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// CPU time of user and kernel, in seconds.
+    pub cpu_s: Option<f64>,
+    /// Largest resident memory so far; of the whole process, so with the load's if the broker is
+    /// inside.
+    pub rss_bytes_max: Option<u64>,
+}
+
+impl BrokerProcess {
+    /// Finds the process that listens at the first address of `bootstrap`, if it is on this
+    /// machine and we may see it.
+    pub fn find(bootstrap: &str) -> Self {
+        let first = bootstrap.split(',').next().unwrap_or_default().trim();
+        let address = first
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut found| found.next());
+        match address
+            .filter(|address| is_here(address.ip()))
+            .and_then(listener)
+        {
+            Some(pid) => Self::Process(pid),
+            None => Self::Unknown,
+        }
+    }
+
+    /// What it has used so far.
+    pub fn usage(&self) -> Usage {
+        match self {
+            Self::Shards => Usage {
+                cpu_s: cpu_of_threads("/proc/self/task".as_ref(), "shard-"),
+                rss_bytes_max: rss_max("/proc/self/status".as_ref()),
+            },
+            Self::Process(pid) => {
+                let folder = PathBuf::from(format!("/proc/{pid}"));
+                let stat = fs::read_to_string(folder.join("stat")).ok();
+                Usage {
+                    cpu_s: stat.and_then(|stat| cpu_s(&stat)),
+                    rss_bytes_max: rss_max(&folder.join("status")),
+                }
+            }
+            Self::Unknown => Usage::default(),
+        }
+    }
+}
+
+/// Whether an address is one of this machine's.
+fn is_here(ip: IpAddr) -> bool {
+    UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
+}
+
+/// The process with the listening socket of this port.
+fn listener(address: SocketAddr) -> Option<u32> {
+    let mut inodes = BTreeSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        inodes.extend(
+            text.lines()
+                .filter_map(|line| listening_inode(line, address.port())),
+        );
+    }
+    let is_one = |link: PathBuf| {
+        let target = fs::read_link(link).unwrap_or_default();
+        let inode = target
+            .to_str()?
+            .strip_prefix("socket:[")?
+            .strip_suffix(']')?;
+        inodes.contains(inode).then_some(())
+    };
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut listening = pids.filter(|pid| {
+        let links = fs::read_dir(format!("/proc/{pid}/fd"));
+        links.is_ok_and(|links| links.flatten().any(|link| is_one(link.path()).is_some()))
+    });
+    listening.next()
+}
+
+/// The inode in a line of `/proc/net/tcp`, if it is a listening socket of this port.
+fn listening_inode(line: &str, port: u16) -> Option<String> {
+    const LISTEN: &str = "0A";
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+    let local_port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+    (local_port == port && *state == LISTEN).then(|| (*inode).to_owned())
+}
+
+/// CPU seconds of the threads whose name begins with `prefix`; `None` if there is none.
+fn cpu_of_threads(folder: &Path, prefix: &str) -> Option<f64> {
+    let threads = fs::read_dir(folder).ok()?.flatten();
+    let of_prefix = threads.filter_map(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        let name = stat.split_once('(')?.1.rsplit_once(')')?.0;
+        name.starts_with(prefix).then(|| cpu_s(&stat)).flatten()
+    });
+    of_prefix.fold(None, |sum, cpu| Some(sum.unwrap_or(0.0) + cpu))
+}
+
+/// User and kernel time of a `stat` file, see proc_pid_stat(5).
+fn cpu_s(stat: &str) -> Option<f64> {
+    // The name may hold spaces; what follows it is field 3.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok();
+    let per_s = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+        .ok()
+        .flatten()?;
+    Some((ticks(14)? + ticks(15)?) / per_s as f64)
+}
+
+/// The high-water mark of resident memory in a `status` file.
+fn rss_max(status: &Path) -> Option<u64> {
+    let text = fs::read_to_string(status).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_mount_point_counts() {
+        let mounts = "none / overlay rw 0 0\nd /data ext4 rw 0 0\nt /data/tmp tmpfs rw 0 0\n";
+        let of = |path| filesystem_of(mounts, Path::new(path));
+        assert_eq!(of("/home/x").as_deref(), Some("overlay"));
+        assert_eq!(of("/data/x").as_deref(), Some("ext4"));
+        assert_eq!(of("/data/tmp/x").as_deref(), Some("tmpfs"));
+        assert_eq!(
+            of("/database").as_deref(),
+            Some("overlay"),
+            "whole names only"
+        );
+        assert_eq!(filesystem_of("", Path::new("/")), None);
+    }
+
+    #[test]
+    fn this_machine_is_described() {
+        let host = Host::look(Path::new("/proc/self"), None);
+        assert!(host.kernel.unwrap().starts_with("Linux "));
+        assert_eq!(host.db_filesystem.as_deref(), Some("proc"));
+        assert!(host.cores > 0);
+    }
+
+    #[test]
+    fn a_listener_of_this_machine_is_found_by_its_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let found = BrokerProcess::find(&address);
+        assert_eq!(found, BrokerProcess::Process(std::process::id()));
+        let usage = found.usage();
+        assert!(usage.cpu_s.is_some() && usage.rss_bytes_max.unwrap() > 1 << 20);
+        drop(listener);
+        assert_eq!(BrokerProcess::find(&address), BrokerProcess::Unknown);
+    }
+
+    #[test]
+    fn a_broker_elsewhere_is_not_known() {
+        // An address of the documentation range (RFC 5737) is nobody's.
+        assert_eq!(
+            BrokerProcess::find("192.0.2.1:9092"),
+            BrokerProcess::Unknown
+        );
+        assert_eq!(BrokerProcess::Unknown.usage(), Usage::default());
+    }
+
+    #[test]
+    fn shards_are_the_threads_of_that_name() {
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("shard-0".to_owned())
+            .spawn(move || {
+                ready.send(()).unwrap();
+                let _ = ended.recv();
+            });
+        is_ready.recv().unwrap();
+        assert!(BrokerProcess::Shards.usage().cpu_s.is_some());
+        drop(end);
+        thread.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn cpu_time_is_read_behind_a_name_with_spaces() {
+        let stat = "1 (a) b c) S 1 1 1 0 -1 0 0 0 0 0 250 50 0 0 20 0 1 0 0 0 0";
+        let per_s = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
+            .unwrap()
+            .unwrap();
+        assert_eq!(cpu_s(stat), Some(300.0 / per_s as f64));
+    }
+}

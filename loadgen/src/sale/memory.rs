@@ -1,0 +1,284 @@
+//! A broker and a database in memory that misbehave on request. They exist to show that the verdict
+//! sees what happens in the pipeline, not only what a test writes into its facts.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::failure::Failure;
+use crate::orders::Planned;
+use crate::ports::{Feed, FeedEvent, Publisher, Record};
+use crate::sink::{Commit, Sink, commit_of};
+use crate::store::{Row, Store};
+
+/// The broker's answer takes this long.
+const ACK_AFTER: Duration = Duration::from_millis(3);
+pub(crate) const RECORDS_MAX: usize = 50;
+
+/// What goes wrong in the broker.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// The order with this id is acknowledged and not stored.
+    Drop(u64),
+    /// It is stored twice.
+    Double(u64),
+    /// The first order changes places with the second.
+    Swap(u64, u64),
+    /// The order is refused.
+    Refuse(u64),
+    /// Pausing has no effect.
+    IgnorePause,
+    /// At this many records the partition is taken from its member and given back.
+    Rebalance(usize),
+    /// The broker is gone from the first time to the second: nothing is acknowledged or delivered.
+    Away(Duration, Duration),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Broker {
+    pub(crate) partitions: RefCell<Vec<Vec<Record>>>,
+    fault: Fault,
+    held_back: RefCell<Option<Planned>>,
+    stored: Notify,
+}
+
+impl Broker {
+    pub(crate) fn new(partitions: usize, fault: Fault) -> Rc<Self> {
+        let partitions = RefCell::new(vec![Vec::new(); partitions]);
+        Rc::new(Self {
+            partitions,
+            fault,
+            ..Self::default()
+        })
+    }
+
+    pub(crate) fn logged(&self) -> BTreeMap<i32, u64> {
+        (0..)
+            .zip(self.partitions.borrow().iter().map(|log| log.len() as u64))
+            .collect()
+    }
+
+    pub(crate) fn feeds(self: &Rc<Self>, members: usize) -> Vec<MemoryFeed> {
+        let partitions = self.partitions.borrow().len();
+        let feed = |member| MemoryFeed {
+            broker: Rc::clone(self),
+            positions: (member..partitions)
+                .step_by(members)
+                .map(|p| (p as i32, 0))
+                .collect(),
+            paused: BTreeSet::new(),
+            delivered: 0,
+            pending: Vec::new(),
+            joined: false,
+        };
+        (0..members).map(feed).collect()
+    }
+
+    fn store(&self, order: &Planned) {
+        let mut partitions = self.partitions.borrow_mut();
+        let log = &mut partitions[order.partition as usize];
+        let (key, value) = (order.key.clone(), order.value.clone());
+        log.push(Record {
+            offset: log.len() as i64,
+            key,
+            value,
+        });
+        self.stored.notify_waiters();
+    }
+
+    fn append(&self, order: Planned) {
+        match self.fault {
+            Fault::Drop(id) if order.order_id == id => {}
+            Fault::Double(id) if order.order_id == id => {
+                self.store(&order);
+                self.store(&order);
+            }
+            Fault::Swap(first, _) if order.order_id == first => {
+                self.held_back.replace(Some(order));
+            }
+            Fault::Swap(_, second) if order.order_id == second => {
+                self.store(&order);
+                let first = self.held_back.take().expect("the first comes first");
+                self.store(&first);
+            }
+            _ => self.store(&order),
+        }
+    }
+}
+
+/// Publishes to a broker in memory; `begun` is when it was made.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryPublisher {
+    broker: Rc<Broker>,
+    begun: tokio::time::Instant,
+}
+
+impl MemoryPublisher {
+    pub(crate) fn new(broker: &Rc<Broker>) -> Self {
+        Self {
+            broker: Rc::clone(broker),
+            begun: tokio::time::Instant::now(),
+        }
+    }
+}
+
+impl Publisher for MemoryPublisher {
+    fn send(&self, order: Planned) -> impl Future<Output = Result<(), String>> + use<> + 'static {
+        let refused = self.broker.fault == Fault::Refuse(order.order_id);
+        let away = match self.broker.fault {
+            Fault::Away(from, to) => {
+                let now = self.begun.elapsed();
+                if now >= from {
+                    to.saturating_sub(now)
+                } else {
+                    Duration::ZERO
+                }
+            }
+            _ => Duration::ZERO,
+        };
+        let broker = Rc::clone(&self.broker);
+        let append = (!refused).then(|| {
+            tokio::task::spawn_local(async move {
+                sleep(away).await;
+                broker.append(order);
+                sleep(ACK_AFTER).await;
+            })
+        });
+        async move {
+            match append {
+                Some(append) => append.await.map_err(|error| error.to_string()),
+                None => Err("refused on request".to_owned()),
+            }
+        }
+    }
+}
+
+/// A member with a fixed assignment.
+#[derive(Debug)]
+pub(crate) struct MemoryFeed {
+    broker: Rc<Broker>,
+    positions: BTreeMap<i32, usize>,
+    paused: BTreeSet<i32>,
+    delivered: usize,
+    pending: Vec<FeedEvent>,
+    joined: bool,
+}
+
+impl MemoryFeed {
+    fn poll(&mut self) -> Option<FeedEvent> {
+        if !self.joined {
+            self.joined = true;
+            return Some(FeedEvent::Assigned(
+                self.positions.keys().copied().collect(),
+            ));
+        }
+        if let Some(event) = self.pending.pop() {
+            return Some(event);
+        }
+        let logs = self.broker.partitions.borrow();
+        for (partition, position) in &mut self.positions {
+            let log = &logs[*partition as usize];
+            if self.paused.contains(partition) || *position >= log.len() {
+                continue;
+            }
+            let to = log.len().min(*position + RECORDS_MAX);
+            let records = log[*position..to].to_vec();
+            let before = self.delivered;
+            self.delivered += records.len();
+            *position = to;
+            if let Fault::Rebalance(at) = self.broker.fault
+                && (before..self.delivered).contains(&at)
+            {
+                // Popped from the end: revoked first.
+                self.pending = vec![
+                    FeedEvent::Assigned(vec![*partition]),
+                    FeedEvent::Revoked(vec![*partition]),
+                ];
+            }
+            return Some(FeedEvent::Records {
+                partition: *partition,
+                records,
+            });
+        }
+        None
+    }
+}
+
+impl Feed for MemoryFeed {
+    fn records_max(&self) -> usize {
+        RECORDS_MAX
+    }
+
+    async fn next(&mut self) -> Result<FeedEvent, Failure> {
+        loop {
+            if let Some(event) = self.poll() {
+                return Ok(event);
+            }
+            let broker = Rc::clone(&self.broker);
+            broker.stored.notified().await;
+        }
+    }
+
+    fn pause(&mut self, partition: i32) {
+        if self.broker.fault != Fault::IgnorePause {
+            self.paused.insert(partition);
+        }
+    }
+
+    fn resume(&mut self, partition: i32) {
+        self.paused.remove(&partition);
+    }
+
+    fn seek(&mut self, partition: i32, offset: i64) {
+        self.positions.insert(partition, offset as usize);
+    }
+
+    async fn commit(&mut self, _: &[(i32, i64)]) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn close(self) {}
+}
+
+/// Changes rows before they are written.
+pub(crate) type Spoil = Box<dyn FnMut(&mut Vec<Row>)>;
+
+/// A sink without a thread, whose rows are permanent at once: it needs no time, so the clock of a
+/// test can be simulated.
+pub(crate) struct InlineSink {
+    store: Store,
+    commits: Vec<Commit>,
+    spoil: Spoil,
+}
+
+impl InlineSink {
+    pub(crate) fn new(store: Store, spoil: Spoil) -> Self {
+        Self {
+            store,
+            commits: Vec::new(),
+            spoil,
+        }
+    }
+}
+
+impl Sink for InlineSink {
+    fn submit(&mut self, mut rows: Vec<Row>) -> Result<(), Failure> {
+        self.commits.push(commit_of(&rows));
+        (self.spoil)(&mut rows);
+        self.store.apply(&rows)
+    }
+
+    fn committed(&mut self) -> Result<Vec<Commit>, Failure> {
+        Ok(std::mem::take(&mut self.commits))
+    }
+
+    fn close(self) -> Result<Store, Failure> {
+        Ok(self.store)
+    }
+}

@@ -1,0 +1,385 @@
+//! The verdict: what was expected, what was seen, PASS or FAIL for each.
+//!
+//! A pure function of [`Facts`]: the counts of the run, what the database answered, and the load
+//! whose arithmetic says what is right. Nothing passes because it was not measured.
+
+use serde::Serialize;
+
+use crate::engine::Outcome;
+use crate::model::{Expected, Load};
+use crate::store::Audit;
+
+/// Everything the verdict is drawn from.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// What was put through the broker.
+    pub load: Load,
+    /// Most orders the group was allowed to hold.
+    pub buffer_limit: usize,
+    /// What the run counted.
+    pub outcome: Outcome,
+    /// What the database says.
+    pub audit: Audit,
+    /// Writes the database began while every partition had a backlog.
+    pub busy_writes: u64,
+    /// The sale was continued after a crash: its course in time is not that of one sale.
+    pub resumed: bool,
+}
+
+/// One line of the verdict.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Check {
+    /// What is judged.
+    pub name: &'static str,
+    /// What should be seen.
+    pub expected: String,
+    /// What was seen.
+    pub seen: String,
+    /// Whether that is right.
+    pub pass: bool,
+}
+
+/// The whole verdict.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// All checks, in the sequence of the report.
+    pub checks: Vec<Check>,
+}
+
+impl Verdict {
+    /// Whether every check passed.
+    pub fn pass(&self) -> bool {
+        self.checks.iter().all(|check| check.pass)
+    }
+}
+
+/// Judges a sale.
+pub fn judge(facts: &Facts) -> Verdict {
+    let mut checks = completeness(facts);
+    if !facts.resumed {
+        checks.extend(course(facts));
+    }
+    checks.extend(database(facts));
+    let counts = &facts.outcome.counts;
+    let (limit, seen) = (facts.buffer_limit, counts.buffer_max);
+    checks.push(check(
+        "buffer",
+        format!("at most {limit}"),
+        seen.to_string(),
+        seen <= limit,
+    ));
+    checks.push(exactly("rebalances", 0, counts.rebalances));
+    Verdict { checks }
+}
+
+/// Every order once, in order: from the counts and from SQL.
+fn completeness(facts: &Facts) -> Vec<Check> {
+    let (counts, audit) = (&facts.outcome.counts, &facts.audit);
+    let lost = counts.acked.saturating_sub(audit.distinct);
+    // A row the broker never acknowledged, or of an order that never was, is as wrong as a double.
+    let surplus = audit.rows - audit.distinct;
+    vec![
+        exactly("orders sent", facts.load.orders, counts.sent),
+        exactly("orders acknowledged", counts.sent, counts.acked),
+        exactly("rows in the database", counts.acked, audit.rows),
+        exactly(
+            "distinct orders in the database",
+            counts.acked,
+            audit.distinct,
+        ),
+        exactly("lost", 0, lost),
+        exactly("duplicates", 0, surplus),
+        exactly("order violations per key", 0, audit.order_violations),
+    ]
+}
+
+/// Height and times of the backlog.
+fn course(facts: &Facts) -> Vec<Check> {
+    let (load, outcome) = (&facts.load, &facts.outcome);
+    let mut checks = vec![within(
+        "peak backlog",
+        load.peak_backlog(),
+        outcome.peak.backlog as f64,
+        |orders| format!("{orders:.0}"),
+    )];
+    if load.overloads() {
+        let at = outcome.peak.at.as_secs_f64();
+        checks.push(within("peak at", load.peak_at_s(), at, seconds));
+    }
+    let drained = outcome.drained_at.as_secs_f64();
+    checks.push(within("drained at", load.drained_at_s(), drained, seconds));
+    checks
+}
+
+/// How fast the database was kept busy, and that it was never faster than it can be.
+fn database(facts: &Facts) -> Vec<Check> {
+    let load = &facts.load;
+    let mut checks = Vec::new();
+    if load.overloads() {
+        let seen = busy_rate(facts);
+        let pass = seen.is_some_and(|rate| load.db_rate().admits(rate));
+        let expected = expected_text(load.db_rate(), per_s);
+        let seen = seen.map_or("no backlog was seen".to_owned(), per_s);
+        checks.push(check("database rate with backlog", expected, seen, pass));
+    }
+    let limit = f64::from(load.db_writes_per_s);
+    let fastest = fastest_rate(facts);
+    let seen = fastest.map_or(format!("{} writes in all", facts.audit.rows), per_s);
+    let pass = fastest.unwrap_or(0.0) <= limit;
+    checks.push(check(
+        "database rate in any second",
+        format!("at most {limit:.0}/s"),
+        seen,
+        pass,
+    ));
+    checks
+}
+
+/// Writes per second from the first to the last moment at which every partition had a backlog.
+pub fn busy_rate(facts: &Facts) -> Option<f64> {
+    let (from_ns, to_ns) = facts.outcome.busy_ns?;
+    let busy_s = (to_ns - from_ns) as f64 / 1e9;
+    (busy_s > 0.0).then(|| facts.busy_writes as f64 / busy_s)
+}
+
+/// The highest rate over as many writes as fit a second: an interval of one second, wherever it
+/// begins. `None` if there were fewer writes than that.
+pub fn fastest_rate(facts: &Facts) -> Option<f64> {
+    let shortest_s = facts.audit.fastest_second_ns? as f64 / 1e9;
+    Some(f64::from(facts.load.db_writes_per_s) / shortest_s.max(1e-9))
+}
+
+fn exactly(name: &'static str, expected: u64, seen: u64) -> Check {
+    check(
+        name,
+        expected.to_string(),
+        seen.to_string(),
+        expected == seen,
+    )
+}
+
+fn within(name: &'static str, expected: Expected, seen: f64, text: fn(f64) -> String) -> Check {
+    check(
+        name,
+        expected_text(expected, text),
+        text(seen),
+        expected.admits(seen),
+    )
+}
+
+fn expected_text(expected: Expected, text: fn(f64) -> String) -> String {
+    format!("{} +-{}", text(expected.value), text(expected.tolerance))
+}
+
+fn seconds(s: f64) -> String {
+    format!("{s:.2} s")
+}
+
+fn per_s(rate: f64) -> String {
+    format!("{rate:.0}/s")
+}
+
+fn check(name: &'static str, expected: String, seen: String, pass: bool) -> Check {
+    Check {
+        name,
+        expected,
+        seen,
+        pass,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::engine::{Counts, Peak, latencies};
+    use crate::model::{WINDOW_DEFAULT, orders_in};
+
+    /// A sale in which everything went as the arithmetic says.
+    pub(crate) fn right() -> Facts {
+        let orders = orders_in(WINDOW_DEFAULT);
+        let counts = Counts {
+            sent: orders,
+            acked: orders,
+            received: orders,
+            taken: orders,
+            written: orders,
+            pauses: 40,
+            buffer_max: 9_900,
+            ..Counts::default()
+        };
+        Facts {
+            load: Load {
+                orders,
+                window: WINDOW_DEFAULT,
+                db_writes_per_s: 5_000,
+                db_latency: Duration::from_millis(100),
+                db_concurrent: 500,
+            },
+            buffer_limit: 10_000,
+            outcome: Outcome {
+                counts,
+                peak: Peak {
+                    backlog: 200_100,
+                    at: Duration::from_millis(60_020),
+                },
+                drained_at: Duration::from_millis(100_200),
+                busy_ns: Some((0, 99_000_000_000)),
+                acks: latencies(),
+            },
+            audit: Audit {
+                rows: orders,
+                distinct: orders,
+                unknown: 0,
+                order_violations: 0,
+                fastest_second_ns: Some(1_000_000_000),
+            },
+            busy_writes: 495_000,
+            resumed: false,
+        }
+    }
+
+    /// The names of the checks that fail once `spoil` has changed a right sale.
+    fn failing(spoil: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
+        let mut facts = right();
+        spoil(&mut facts);
+        let verdict = judge(&facts);
+        let failing: Vec<_> = verdict
+            .checks
+            .iter()
+            .filter(|c| !c.pass)
+            .map(|c| c.name)
+            .collect();
+        assert_eq!(verdict.pass(), failing.is_empty());
+        failing
+    }
+
+    #[test]
+    fn a_right_sale_passes_every_check() {
+        assert_eq!(failing(|_| {}), Vec::<&str>::new());
+        assert_eq!(judge(&right()).checks.len(), 14);
+    }
+
+    #[test]
+    fn one_lost_order_fails() {
+        let lost = failing(|facts| {
+            facts.audit.rows -= 1;
+            facts.audit.distinct -= 1;
+        });
+        assert_eq!(
+            lost,
+            [
+                "rows in the database",
+                "distinct orders in the database",
+                "lost"
+            ]
+        );
+    }
+
+    #[test]
+    fn one_doubled_order_fails() {
+        assert_eq!(
+            failing(|facts| facts.audit.rows += 1),
+            ["rows in the database", "duplicates"]
+        );
+    }
+
+    #[test]
+    fn one_lost_and_one_doubled_do_not_cancel_out() {
+        assert_eq!(
+            failing(|facts| facts.audit.distinct -= 1),
+            ["distinct orders in the database", "lost", "duplicates"]
+        );
+    }
+
+    #[test]
+    fn one_order_that_was_not_acknowledged_fails() {
+        let failed = failing(|facts| facts.outcome.counts.acked -= 1);
+        assert!(failed.contains(&"orders acknowledged"), "{failed:?}");
+    }
+
+    #[test]
+    fn one_order_that_was_never_sent_fails() {
+        let failed = failing(|facts| facts.outcome.counts.sent -= 1);
+        assert!(failed.contains(&"orders sent"), "{failed:?}");
+    }
+
+    #[test]
+    fn one_violation_of_a_keys_order_fails() {
+        assert_eq!(
+            failing(|facts| facts.audit.order_violations = 1),
+            ["order violations per key"]
+        );
+    }
+
+    #[test]
+    fn a_peak_of_another_height_or_time_fails() {
+        assert_eq!(
+            failing(|f| f.outcome.peak.backlog = 204_001),
+            ["peak backlog"]
+        );
+        assert_eq!(
+            failing(|f| f.outcome.peak.backlog = 195_999),
+            ["peak backlog"]
+        );
+        let late = Duration::from_millis(61_001);
+        assert_eq!(failing(|f| f.outcome.peak.at = late), ["peak at"]);
+        let early = Duration::from_millis(58_999);
+        assert_eq!(failing(|f| f.outcome.peak.at = early), ["peak at"]);
+    }
+
+    #[test]
+    fn draining_too_late_or_too_early_fails() {
+        let at = |ms| failing(|f| f.outcome.drained_at = Duration::from_millis(ms));
+        assert_eq!(at(102_200), ["drained at"]);
+        assert_eq!(at(98_000), ["drained at"]);
+    }
+
+    #[test]
+    fn a_database_that_idles_or_runs_too_fast_fails() {
+        assert_eq!(
+            failing(|f| f.busy_writes = 485_000),
+            ["database rate with backlog"]
+        );
+        assert_eq!(
+            failing(|f| f.outcome.busy_ns = None),
+            ["database rate with backlog"]
+        );
+        assert_eq!(
+            failing(|f| f.audit.fastest_second_ns = Some(999_999_000)),
+            ["database rate in any second"]
+        );
+    }
+
+    #[test]
+    fn one_order_too_many_in_the_buffer_fails() {
+        assert_eq!(
+            failing(|f| f.outcome.counts.buffer_max = 10_001),
+            ["buffer"]
+        );
+    }
+
+    #[test]
+    fn one_rebalance_fails() {
+        assert_eq!(failing(|f| f.outcome.counts.rebalances = 1), ["rebalances"]);
+    }
+
+    #[test]
+    fn a_resumed_sale_is_not_judged_by_the_time_it_took() {
+        let late = Duration::from_secs(500);
+        assert_eq!(
+            failing(|facts| {
+                facts.resumed = true;
+                facts.outcome.drained_at = late;
+            }),
+            Vec::<&str>::new()
+        );
+        let lost = failing(|facts| {
+            facts.resumed = true;
+            facts.audit.distinct -= 1;
+            facts.audit.rows -= 1;
+        });
+        assert!(lost.contains(&"lost"));
+    }
+}

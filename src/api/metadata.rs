@@ -1,0 +1,157 @@
+//! Metadata (key 3), versions 0-13: the node, the topics and who leads their partitions.
+//!
+//! - No topics named: all in version 0 (empty) and from version 1 (null); none if empty since 1.
+//! - Missing topics are created if both the request and `auto.create.topics.enable` allow it, and
+//!   the answer waits until every shard knows them: it never says `LEADER_NOT_AVAILABLE`.
+//! - From version 10 topics can be named by id; unknown ids get `UNKNOWN_TOPIC_ID`.
+//! - The node's address is the advertised one, or else the one that the client dialled.
+
+use super::job::{CatalogJob, Job};
+use super::{Begun, Facts, Flow};
+use crate::base::placement::CONTROLLER;
+use crate::base::{ErrorCode, TopicId};
+use crate::catalog::{self, Topic};
+use crate::state::ShardState;
+use crate::wire::messages::metadata::{
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
+    MetadataResponsePartition, MetadataResponseTopic,
+};
+
+/// Every operation on a topic, as a bit set of `AclOperation` (KIP-430): nothing is forbidden.
+pub const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
+
+/// Every operation on the cluster.
+pub const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+
+/// A request that waits for topics to be created.
+#[derive(Debug)]
+pub struct Creating {
+    request: MetadataRequest,
+}
+
+/// Answers from the image, after creating what is missing.
+pub fn begin(state: &mut ShardState, facts: &Facts, request: MetadataRequest) -> Begun {
+    let missing = missing_topics(state, facts, &request);
+    if missing.is_empty() {
+        return facts.reply(&response(state, facts, &request));
+    }
+    let job = Job::Catalog(Box::new(CatalogJob::AutoCreate(missing)));
+    Begun::Gather(
+        vec![(CONTROLLER, job)],
+        Flow::Metadata(Creating { request }),
+    )
+}
+
+impl Creating {
+    /// Answers with what there is now.
+    pub fn resume(self, state: &mut ShardState, facts: &Facts) -> Begun {
+        facts.reply(&response(state, facts, &self.request))
+    }
+}
+
+/// Host and port that clients shall use for this node.
+pub fn advertised(state: &ShardState, facts: &Facts) -> (String, i32) {
+    match state.image.advertised() {
+        Some((host, port)) => (host.to_owned(), i32::from(port)),
+        None => (
+            facts.local.ip().to_canonical().to_string(),
+            i32::from(facts.local.port()),
+        ),
+    }
+}
+
+fn missing_topics(state: &ShardState, facts: &Facts, request: &MetadataRequest) -> Vec<String> {
+    let allowed = request.allow_auto_topic_creation || facts.version < 4;
+    if !allowed || !state.broker.auto_create_topics {
+        return Vec::new();
+    }
+    let names = request
+        .topics
+        .iter()
+        .flatten()
+        .filter_map(|topic| topic.name.as_ref());
+    names
+        .filter(|name| catalog::check_topic_name(name).is_ok() && state.image.topic(name).is_none())
+        .cloned()
+        .collect()
+}
+
+fn response(state: &ShardState, facts: &Facts, request: &MetadataRequest) -> MetadataResponse {
+    let (host, port) = advertised(state, facts);
+    let node_id = state.image.node_id().0;
+    let mut response = MetadataResponse {
+        brokers: vec![MetadataResponseBroker {
+            node_id,
+            host,
+            port,
+            rack: state.broker.rack.clone(),
+        }],
+        cluster_id: Some(state.image.cluster_id().to_owned()),
+        controller_id: node_id,
+        ..MetadataResponse::default()
+    };
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    let all = match &request.topics {
+        None => true,
+        Some(topics) => topics.is_empty() && facts.version == 0,
+    };
+    response.topics = match (&request.topics, all) {
+        (Some(topics), false) => topics
+            .iter()
+            .map(|asked| asked_topic(state, asked))
+            .collect(),
+        _ => state
+            .image
+            .topics()
+            .map(|topic| known_topic(state, topic))
+            .collect(),
+    };
+    if request.include_topic_authorized_operations {
+        for topic in &mut response.topics {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
+    response
+}
+
+fn asked_topic(state: &ShardState, asked: &MetadataRequestTopic) -> MetadataResponseTopic {
+    let failed = |error_code| MetadataResponseTopic {
+        error_code,
+        name: asked.name.clone(),
+        topic_id: asked.topic_id,
+        ..MetadataResponseTopic::default()
+    };
+    let Some(name) = &asked.name else {
+        return match state.image.topic_by_id(asked.topic_id) {
+            Some(topic) => known_topic(state, topic),
+            None if asked.topic_id == TopicId::ZERO => failed(ErrorCode::UnknownTopicOrPartition),
+            None => failed(ErrorCode::UnknownTopicId),
+        };
+    };
+    match state.image.topic(name) {
+        Some(topic) => known_topic(state, topic),
+        None if catalog::check_topic_name(name).is_err() => failed(ErrorCode::InvalidTopic),
+        None => failed(ErrorCode::UnknownTopicOrPartition),
+    }
+}
+
+fn known_topic(state: &ShardState, topic: &Topic) -> MetadataResponseTopic {
+    let node_id = state.image.node_id().0;
+    let partition = |partition_index| MetadataResponsePartition {
+        partition_index,
+        leader_id: node_id,
+        leader_epoch: state.leader_epoch,
+        replica_nodes: vec![node_id],
+        isr_nodes: vec![node_id],
+        ..MetadataResponsePartition::default()
+    };
+    MetadataResponseTopic {
+        name: Some(topic.name.clone()),
+        topic_id: topic.id,
+        is_internal: topic.internal,
+        partitions: (0..topic.partitions).map(partition).collect(),
+        ..MetadataResponseTopic::default()
+    }
+}

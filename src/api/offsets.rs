@@ -1,0 +1,292 @@
+//! OffsetCommit (key 8), versions 2-10, and OffsetFetch (key 9), versions 1-10. Here topics are
+//! resolved (version 10 names them by id, KIP-848) and the two shapes of OffsetFetch (one group, or
+//! several from version 8, KIP-709) become one request per group; the rest is the coordinator's.
+
+use super::groups::group_job;
+use super::job::{Answer, GroupRequest};
+use super::{Begun, Facts, Flow, unexpected};
+use crate::base::ErrorCode;
+use crate::group::Reply;
+use crate::state::ShardState;
+use crate::wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestTopic, OffsetCommitResponse,
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use crate::wire::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+
+/// First version of OffsetFetch with several groups per request.
+const GROUPS_FROM: i16 = 8;
+
+/// First version of both that names topics by id.
+const TOPIC_IDS_FROM: i16 = 10;
+
+/// A commit on its way.
+#[derive(Debug)]
+pub struct Committing {
+    request: OffsetCommitRequest,
+    /// Topics that are not there.
+    unknown: Vec<OffsetCommitResponseTopic>,
+    outcome: Result<Option<Reply>, ErrorCode>,
+}
+
+/// A fetch of offsets on its way.
+#[derive(Debug)]
+pub struct Fetching {
+    groups: Vec<OffsetFetchResponseGroup>,
+    /// Topics per group that are not there.
+    unknown: Vec<Vec<OffsetFetchResponseTopics>>,
+    /// Group index by slot.
+    places: Vec<usize>,
+}
+
+/// Sends what can be committed to the group's coordinator.
+pub fn begin_commit(
+    state: &mut ShardState,
+    facts: &Facts,
+    mut request: OffsetCommitRequest,
+) -> Begun {
+    let mut flow = Committing {
+        request: OffsetCommitRequest::default(),
+        unknown: Vec::new(),
+        outcome: Ok(None),
+    };
+    let topics = std::mem::take(&mut request.topics);
+    for mut topic in topics {
+        match state
+            .topic(&topic.name, topic.topic_id)
+            .map(|known| (known.clone(), known.id))
+        {
+            Ok((known, topic_id)) => {
+                (topic.name, topic.topic_id) = (known.name.clone(), topic_id);
+                let partitions = std::mem::take(&mut topic.partitions);
+                let (there, missing): (Vec<_>, Vec<_>) = partitions
+                    .into_iter()
+                    .partition(|p| state.partition_key(&known, p.partition_index).is_some());
+                if !missing.is_empty() {
+                    let missing = OffsetCommitRequestTopic {
+                        partitions: missing,
+                        ..topic.clone()
+                    };
+                    flow.unknown
+                        .push(failed(&missing, ErrorCode::UnknownTopicOrPartition));
+                }
+                request.topics.push(OffsetCommitRequestTopic {
+                    partitions: there,
+                    ..topic
+                });
+            }
+            Err(code) => flow.unknown.push(failed(&topic, code)),
+        }
+    }
+    request.topics.retain(|topic| !topic.partitions.is_empty());
+    if request.topics.is_empty() {
+        return flow.resume(facts);
+    }
+    flow.request = request.clone();
+    let group_id = request.group_id.clone();
+    match group_job(state, facts, &group_id, GroupRequest::Commit(request)) {
+        Ok(job) => Begun::Gather(vec![job], Flow::Commit(flow)),
+        Err(code) => {
+            flow.outcome = Err(code);
+            flow.resume(facts)
+        }
+    }
+}
+
+fn failed(topic: &OffsetCommitRequestTopic, error_code: ErrorCode) -> OffsetCommitResponseTopic {
+    let partition = |partition_index| OffsetCommitResponsePartition {
+        partition_index,
+        error_code,
+    };
+    OffsetCommitResponseTopic {
+        name: topic.name.clone(),
+        topic_id: topic.topic_id,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|p| partition(p.partition_index))
+            .collect(),
+    }
+}
+
+impl Committing {
+    /// Takes the coordinator's answer.
+    pub fn put(&mut self, answer: Answer) {
+        self.outcome = match answer {
+            Answer::Group(reply) => Ok(Some(reply)),
+            Answer::NoCoordinator(code) => Err(code),
+            other => unexpected(&other),
+        };
+    }
+
+    /// Replies for the topics that were there and those that were not.
+    pub fn resume(self, facts: &Facts) -> Begun {
+        let mut topics = match self.outcome {
+            Ok(Some(Reply::OffsetCommit(response))) => response.topics,
+            Ok(Some(reply)) => unexpected(&Answer::Group(reply)),
+            Ok(None) => Vec::new(),
+            Err(code) => self
+                .request
+                .topics
+                .iter()
+                .map(|topic| failed(topic, code))
+                .collect(),
+        };
+        topics.extend(self.unknown);
+        facts.reply(&OffsetCommitResponse {
+            topics,
+            ..OffsetCommitResponse::default()
+        })
+    }
+}
+
+/// Asks the coordinator of each group.
+pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRequest) -> Begun {
+    let groups = match facts.version >= GROUPS_FROM {
+        true => request.groups,
+        false => vec![OffsetFetchRequestGroup {
+            group_id: request.group_id,
+            topics: request.topics.map(|topics| {
+                let topic = |t: crate::wire::messages::offset_fetch::OffsetFetchRequestTopic| {
+                    OffsetFetchRequestTopics {
+                        name: t.name,
+                        partition_indexes: t.partition_indexes,
+                        ..OffsetFetchRequestTopics::default()
+                    }
+                };
+                topics.into_iter().map(topic).collect()
+            }),
+            ..OffsetFetchRequestGroup::default()
+        }],
+    };
+    let mut flow = Fetching {
+        groups: Vec::new(),
+        unknown: Vec::new(),
+        places: Vec::new(),
+    };
+    let mut jobs = Vec::with_capacity(groups.len());
+    for (index, mut group) in groups.into_iter().enumerate() {
+        let mut response = OffsetFetchResponseGroup {
+            group_id: group.group_id.clone(),
+            ..OffsetFetchResponseGroup::default()
+        };
+        let unknown = match facts.version >= TOPIC_IDS_FROM {
+            true => resolve(state, &mut group),
+            false => Vec::new(),
+        };
+        let group_id = group.group_id.clone();
+        match group_job(state, facts, &group_id, GroupRequest::Fetch(group)) {
+            Ok(job) => {
+                flow.places.push(index);
+                jobs.push(job);
+            }
+            Err(code) => response.error_code = code,
+        }
+        flow.groups.push(response);
+        flow.unknown.push(unknown);
+    }
+    match jobs.is_empty() {
+        true => flow.resume(state, facts),
+        false => Begun::Gather(jobs, Flow::OffsetFetch(flow)),
+    }
+}
+
+/// Gives topics their names; takes out those whose id is unknown.
+fn resolve(
+    state: &ShardState,
+    group: &mut OffsetFetchRequestGroup,
+) -> Vec<OffsetFetchResponseTopics> {
+    let mut unknown = Vec::new();
+    if let Some(topics) = &mut group.topics {
+        topics.retain_mut(|topic| match state.image.topic_by_id(topic.topic_id) {
+            Some(known) => {
+                topic.name = known.name.clone();
+                true
+            }
+            None => {
+                let partition = |partition_index| OffsetFetchResponsePartitions {
+                    partition_index,
+                    committed_offset: -1,
+                    metadata: Some(String::new()),
+                    error_code: ErrorCode::UnknownTopicId,
+                    ..OffsetFetchResponsePartitions::default()
+                };
+                unknown.push(OffsetFetchResponseTopics {
+                    topic_id: topic.topic_id,
+                    partitions: topic
+                        .partition_indexes
+                        .iter()
+                        .copied()
+                        .map(partition)
+                        .collect(),
+                    ..OffsetFetchResponseTopics::default()
+                });
+                false
+            }
+        });
+    }
+    unknown
+}
+
+impl Fetching {
+    /// Takes one coordinator's answer.
+    pub fn put(&mut self, slot: usize, answer: Answer) {
+        let place = &mut self.groups[self.places[slot]];
+        match answer {
+            Answer::Group(Reply::OffsetFetch(group)) => *place = group,
+            Answer::NoCoordinator(code) => place.error_code = code,
+            other => unexpected(&other),
+        }
+    }
+
+    /// Replies in the shape of the version.
+    pub fn resume(self, state: &ShardState, facts: &Facts) -> Begun {
+        let mut groups = self.groups;
+        for (group, unknown) in groups.iter_mut().zip(self.unknown) {
+            if facts.version >= TOPIC_IDS_FROM {
+                // Offsets of topics that are gone have no id to be named by.
+                group
+                    .topics
+                    .retain_mut(|topic| match state.image.topic(&topic.name) {
+                        Some(known) => {
+                            topic.topic_id = known.id;
+                            true
+                        }
+                        None => false,
+                    });
+            }
+            group.topics.extend(unknown);
+        }
+        if facts.version >= GROUPS_FROM {
+            return facts.reply(&OffsetFetchResponse {
+                groups,
+                ..OffsetFetchResponse::default()
+            });
+        }
+        let group = groups.into_iter().next().unwrap_or_default();
+        facts.reply(&OffsetFetchResponse {
+            error_code: group.error_code,
+            topics: group.topics.into_iter().map(flat_topic).collect(),
+            ..OffsetFetchResponse::default()
+        })
+    }
+}
+
+/// The form of versions up to 7.
+fn flat_topic(topic: OffsetFetchResponseTopics) -> OffsetFetchResponseTopic {
+    let partition = |p: OffsetFetchResponsePartitions| OffsetFetchResponsePartition {
+        partition_index: p.partition_index,
+        committed_offset: p.committed_offset,
+        committed_leader_epoch: p.committed_leader_epoch,
+        metadata: p.metadata,
+        error_code: p.error_code,
+    };
+    OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: topic.partitions.into_iter().map(partition).collect(),
+    }
+}

@@ -1,0 +1,43 @@
+//! `forebay serve`: runs a broker until it is told to stop.
+
+use crate::config::{Config, ServeArgs};
+use crate::logging;
+use crate::server::Server;
+use nix::sys::signal::{SigSet, Signal};
+use std::error::Error;
+use std::io::Write;
+
+/// Runs a broker until SIGTERM or SIGINT; says on `out` where it is and how it works.
+///
+/// # Errors
+/// One sentence: the configuration is refused, the broker cannot start, or it had to give up.
+pub fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Box<dyn Error>> {
+    let config = Config::load(args)?;
+    let _logging = logging::start(&config.logging)?;
+    // Blocked before any thread exists, so that all of them inherit it and only the one that waits
+    // for them sees the signals.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block()?;
+    let server = Server::start(&config)?;
+    writeln!(out, "forebay listens on {}", server.address())?;
+    writeln!(out, "  data    {}", server.dir().describe())?;
+    writeln!(
+        out,
+        "  shards  {} ({})",
+        config.shards.cpus.len(),
+        config.shards.why
+    )?;
+    writeln!(out, "  io      {}", server.backend())?;
+    out.flush()?;
+    let stopper = server.stopper();
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            // An error here would mean an invalid set, and this one is not.
+            let _ = signals.wait();
+            stopper.stop();
+        })?;
+    server.wait()?;
+    server.stop()?;
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The command line of `forebay serve` (and of `forebay config`): flags as text, one line of help
+//! each. They are parsed together with the other sources, so that an error reads the same wherever
+//! the value came from.
+
+use std::path::PathBuf;
+
+/// Flags of `forebay serve`. Each is also an environment variable (`--data-dir` is
+/// `FOREBAY_DATA_DIR`) and a key of the settings file (`data-dir:`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct ServeArgs {
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+
+    /// Directory that holds all data; created if missing [default: ./forebay-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+
+    /// How many shards (2), or which CPUs, one shard pinned to each (0,1 or 0-3 or 5-5)
+    /// [default: every CPU this process may use]
+    #[arg(long, value_name = "COUNT|LIST")]
+    pub cores: Option<String>,
+
+    /// How to do IO: uring, posix, or auto for uring where the kernel allows it [default: auto]
+    #[arg(long, value_name = "BACKEND")]
+    pub io: Option<String>,
+
+    /// Id of this node [default: 1]
+    #[arg(long, value_name = "ID")]
+    pub node_id: Option<String>,
+
+    /// Address that clients are told to connect to [default: the one they dialled]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// What to log: error, warn, info, debug, trace, or per module (info,forebay::log=debug)
+    /// [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log_level: Option<String>,
+
+    /// How log lines look: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+
+    /// Log to this file instead of stderr; a new one each day, the last 7 are kept
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<String>,
+
+    /// Read settings from this YAML file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Set a broker setting under Kafka's name, such as num.partitions=4; repeat it for more
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+}

@@ -1,0 +1,204 @@
+//! What every back end promises, as one suite over [`Io`], run on each of them: [`sockets`] on
+//! connections, [`turns`] on waits, bells, syncs, load and the end.
+//!
+//! Every wait has a limit, so a lost completion or wake-up fails a test instead of hanging it.
+
+mod ping_pong;
+mod sockets;
+mod turns;
+
+use super::files::DataDir;
+use super::posix::Posix;
+use super::ring::{Ring, RingConfig};
+use super::sockets::Listener;
+use super::*;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use std::io::Write;
+use std::net::TcpStream;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// No test waits longer for anything.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Long enough for something that must not happen, if it is about to.
+const MOMENT: Duration = Duration::from_millis(30);
+
+/// A back end that tests can make.
+trait Make: Io + Sized {
+    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self;
+}
+
+impl Make for Ring {
+    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self {
+        // Few entries, so that the suite runs beyond them.
+        Ring::new(RingConfig {
+            data_dir,
+            listener,
+            entries: 8,
+        })
+        .expect("io_uring is available")
+    }
+}
+
+impl Make for Posix {
+    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self {
+        Posix::new(data_dir, listener).unwrap()
+    }
+}
+
+/// Runs generic tests on both back ends.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod ring {
+            $(#[test] fn $name() { super::$name::<crate::io::ring::Ring>(); })*
+        }
+        mod posix {
+            $(#[test] fn $name() { super::$name::<crate::io::posix::Posix>(); })*
+        }
+    };
+}
+use on_both;
+
+/// A back end with a listener and a data directory of its own.
+struct Bench<I> {
+    io: I,
+    address: SocketAddr,
+    /// Completions not asked for yet.
+    early: Vec<Completion>,
+    tokens: Token,
+    _data: TempDir,
+}
+
+impl<I: Make> Bench<I> {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr();
+        let io = I::make(DataDir::open(data.path()).unwrap(), Some(listener));
+        Self {
+            io,
+            address,
+            early: Vec::new(),
+            tokens: 0,
+            _data: data,
+        }
+    }
+
+    fn submit(&mut self, op: Op) -> Token {
+        self.tokens += 1;
+        self.io.submit(self.tokens, op);
+        self.tokens
+    }
+
+    /// The outcome of one operation; those of others are kept.
+    fn outcome(&mut self, token: Token) -> Outcome {
+        let deadline = self.io.now().mono + LIMIT;
+        loop {
+            if let Some(at) = self
+                .early
+                .iter()
+                .position(|completion| completion.token == token)
+            {
+                return self.early.remove(at).outcome;
+            }
+            self.io.wait(Some(deadline), &mut self.early).unwrap();
+            assert!(
+                self.io.now().mono < deadline,
+                "operation {token} does not complete"
+            );
+        }
+    }
+
+    /// Asserts that nothing completes for a moment.
+    fn stays_quiet(&mut self) {
+        let deadline = self.io.now().mono + MOMENT;
+        while self.io.now().mono < deadline {
+            self.io.wait(Some(deadline), &mut self.early).unwrap();
+            assert!(self.early.is_empty(), "{:?}", self.early);
+        }
+    }
+
+    /// A new connection: our end and the peer's.
+    fn connect(&mut self) -> (Socket, TcpStream) {
+        let token = self.submit(Op::Accept);
+        let peer = TcpStream::connect(self.address).unwrap();
+        peer.set_read_timeout(Some(LIMIT)).unwrap();
+        peer.set_write_timeout(Some(LIMIT)).unwrap();
+        let Outcome::Accepted(accepted) = self.outcome(token) else {
+            panic!("not accepted")
+        };
+        (accepted.unwrap().socket, peer)
+    }
+
+    fn submit_receive(&mut self, socket: &Socket, capacity: usize) -> Token {
+        let buffer = BytesMut::with_capacity(capacity);
+        self.submit(Op::Receive {
+            socket: socket.clone(),
+            buffer,
+        })
+    }
+
+    fn received(&mut self, token: Token) -> io::Result<BytesMut> {
+        let Outcome::Received { result, buffer } = self.outcome(token) else {
+            panic!("not received")
+        };
+        let count = result?;
+        assert_eq!(count, buffer.len());
+        Ok(buffer)
+    }
+
+    fn submit_send(&mut self, socket: &Socket, chunks: Vec<Chunk>) -> Token {
+        self.submit(Op::Send {
+            socket: socket.clone(),
+            chunks,
+        })
+    }
+
+    fn sent(&mut self, token: Token) -> io::Result<()> {
+        let Outcome::Sent(result) = self.outcome(token) else {
+            panic!("not sent")
+        };
+        result
+    }
+
+    fn synced(&mut self, token: Token) -> io::Result<()> {
+        let Outcome::Synced(result) = self.outcome(token) else {
+            panic!("not synced")
+        };
+        result
+    }
+
+    /// A file in the data directory.
+    fn file(&mut self, name: &str, contents: &[u8]) -> File {
+        let mut dir = self.io.open_dir("files-0").unwrap();
+        dir.create(name).unwrap();
+        dir.write_at(name, 0, &[io::IoSlice::new(contents)])
+            .unwrap();
+        dir.open(name).unwrap()
+    }
+}
+
+/// Bytes that tell their position.
+fn pattern(length: usize) -> Bytes {
+    (0..length)
+        .map(|at| (at ^ (at >> 8) ^ (at >> 16)) as u8)
+        .collect()
+}
+
+fn extent(file: &File, position: u64, length: u64) -> Chunk {
+    Chunk::Extent(Extent {
+        file: file.clone(),
+        position,
+        length,
+    })
+}
+
+fn errno(error: &io::Error) -> nix::errno::Errno {
+    nix::errno::Errno::from_raw(error.raw_os_error().expect("an error of the system"))
+}
+
+/// What this thread has used so far.
+fn thread_usage() -> Usage {
+    getrusage(UsageWho::RUSAGE_THREAD).unwrap()
+}

@@ -1,0 +1,262 @@
+//! What a directory on the file system promises.
+
+use super::*;
+use tempfile::TempDir;
+
+fn data() -> (TempDir, DataDir) {
+    let temp = tempfile::tempdir().unwrap();
+    let data = DataDir::open(temp.path()).unwrap();
+    (temp, data)
+}
+
+fn write(dir: &mut FsDir, name: &str, position: u64, bytes: &[u8]) {
+    dir.write_at(name, position, &[IoSlice::new(bytes)])
+        .unwrap();
+}
+
+fn contents(dir: &mut FsDir, name: &str) -> Vec<u8> {
+    let mut buffer = vec![0xee; 1 << 20];
+    let count = dir.read_at(name, 0, &mut buffer).unwrap();
+    buffer.truncate(count);
+    buffer
+}
+
+fn opened(dir: &FsDir) -> Vec<&str> {
+    dir.open.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+#[test]
+fn files_are_listed_by_name_with_their_size() {
+    let (temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    for (name, size) in [("b", 3), ("c", 0), ("a", 70_000)] {
+        dir.create(name).unwrap();
+        write(&mut dir, name, 0, &vec![1; size]);
+    }
+    std::fs::create_dir(temp.path().join("orders-0/d")).unwrap();
+    std::fs::write(temp.path().join("orders-0/a.tmp"), "unfinished").unwrap();
+    let expected = [("a", 70_000), ("b", 3), ("c", 0)].map(|(name, size)| (name.to_owned(), size));
+    assert_eq!(dir.list().unwrap(), expected);
+    assert_eq!(
+        dir.list().unwrap(),
+        expected,
+        "listing leaves nothing behind"
+    );
+}
+
+#[test]
+fn a_file_is_created_once() {
+    let (_temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    dir.create("a").unwrap();
+    let error = dir.create("a").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(dir.open("b").unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_write_past_the_end_leaves_zeros() {
+    let (_temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    dir.create("a").unwrap();
+    write(&mut dir, "a", 3, b"end");
+    assert_eq!(contents(&mut dir, "a"), b"\0\0\0end");
+    dir.truncate("a", 4).unwrap();
+    assert_eq!(contents(&mut dir, "a"), b"\0\0\0e");
+    dir.truncate("a", 6).unwrap();
+    assert_eq!(contents(&mut dir, "a"), b"\0\0\0e\0\0");
+}
+
+#[test]
+fn more_slices_than_the_kernel_takes_are_written() {
+    let (_temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    dir.create("a").unwrap();
+    let bytes: Vec<u8> = (0..5000u32).map(|at| (at ^ (at >> 8)) as u8).collect();
+    let slices: Vec<_> = bytes.chunks(2).map(IoSlice::new).collect();
+    assert!(slices.len() > 2 * WRITE_SLICES_MAX);
+    dir.write_at("a", 10, &slices).unwrap();
+    assert_eq!(contents(&mut dir, "a")[10..], bytes);
+    dir.write_at("a", 0, &[]).unwrap();
+    dir.write_at("a", 0, &[IoSlice::new(b"")]).unwrap();
+}
+
+#[test]
+fn a_short_write_goes_on_where_it_ended() {
+    let slices = [&b"0123456"[..], b"", b"789abc", b"d", b"ef"].map(IoSlice::new);
+    for most in 1..=17 {
+        let mut file = b"abc".to_vec();
+        let mut interrupted = false;
+        write_all(3, &slices, |position, slices| {
+            interrupted = !interrupted;
+            if interrupted {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            assert_eq!(position as usize, file.len());
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let written = bytes.len().min(most);
+            file.extend_from_slice(&bytes[..written]);
+            Ok(written)
+        })
+        .unwrap();
+        assert_eq!(file, b"abc0123456789abcdef", "at most {most} at once");
+    }
+    let full = write_all(0, &slices, |_, _| Ok(0)).unwrap_err();
+    assert_eq!(full.kind(), io::ErrorKind::WriteZero);
+}
+
+#[test]
+fn replace_puts_whole_contents_in_place() {
+    let (temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    // What a crash in an earlier replace left behind.
+    std::fs::write(
+        temp.path().join("orders-0/state.tmp"),
+        "longer than the new one",
+    )
+    .unwrap();
+    dir.replace("state", b"first").unwrap();
+    assert_eq!(contents(&mut dir, "state"), b"first");
+    let before = dir.open("state").unwrap();
+    dir.replace("state", b"2nd").unwrap();
+    assert_eq!(contents(&mut dir, "state"), b"2nd");
+    let mut old = BytesMut::new();
+    read_extent(&before, 0, 5, &mut old).unwrap();
+    assert_eq!(
+        old, "first",
+        "a reader of the old contents is not disturbed"
+    );
+    assert_eq!(dir.list().unwrap(), [("state".to_owned(), 3)]);
+    assert!(!temp.path().join("orders-0/state.tmp").exists());
+}
+
+#[test]
+fn a_failed_replace_keeps_the_old_contents() {
+    let (temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    dir.replace("state", b"old").unwrap();
+    std::fs::create_dir(temp.path().join("orders-0/state.tmp")).unwrap();
+    assert!(dir.replace("state", b"new").is_err());
+    assert_eq!(contents(&mut dir, "state"), b"old");
+}
+
+#[test]
+fn a_removed_file_stays_readable_through_its_handle() {
+    let (_temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    dir.create("a").unwrap();
+    write(&mut dir, "a", 0, b"kept");
+    let file = dir.open("a").unwrap();
+    dir.remove("a").unwrap();
+    assert_eq!(dir.list().unwrap(), []);
+    let mut buffer = BytesMut::new();
+    read_extent(&file, 0, 4, &mut buffer).unwrap();
+    assert_eq!(buffer, "kept");
+    // A new file of that name is another file.
+    dir.create("a").unwrap();
+    assert_eq!(contents(&mut dir, "a"), b"");
+    dir.remove("a").unwrap();
+    assert_eq!(dir.remove("a").unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn few_descriptors_are_kept_and_the_oldest_goes_first() {
+    let (_temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    let names: Vec<String> = (0..OPEN_FILES_MAX + 2)
+        .map(|index| index.to_string())
+        .collect();
+    for name in &names {
+        dir.create(name).unwrap();
+    }
+    assert_eq!(opened(&dir), Vec::<&str>::new());
+    for name in &names[..OPEN_FILES_MAX] {
+        dir.open(name).unwrap();
+    }
+    dir.open("0").unwrap();
+    dir.open(&names[OPEN_FILES_MAX]).unwrap();
+    let kept = opened(&dir);
+    assert_eq!(kept.len(), OPEN_FILES_MAX);
+    assert!(kept.contains(&"0") && !kept.contains(&"1"), "{kept:?}");
+    write(&mut dir, "1", 0, b"opened again");
+    assert_eq!(contents(&mut dir, "1"), b"opened again");
+}
+
+#[test]
+fn errors_name_operation_and_file_and_keep_their_number() {
+    let (_temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    let error = dir.sync("00.log").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert_eq!(errno(&error), Some(Errno::ENOENT as i32));
+    let text = error.to_string();
+    assert!(
+        text.starts_with("sync orders-0/00.log: No such file"),
+        "{text}"
+    );
+    assert_eq!(errno(&Errno::EIO.into()), Some(Errno::EIO as i32));
+    assert_eq!(errno(&io::ErrorKind::WriteZero.into()), None);
+}
+
+#[test]
+fn names_cannot_lead_elsewhere() {
+    let (temp, data) = data();
+    std::fs::write(temp.path().join("outside"), "untouched").unwrap();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    for name in ["../outside", "..", ".", "", "/etc/hostname", "a/b"] {
+        let kind = Some(io::ErrorKind::InvalidFilename);
+        assert_eq!(
+            dir.open(name).err().map(|error| error.kind()),
+            kind,
+            "{name}"
+        );
+        assert_eq!(
+            dir.remove(name).err().map(|error| error.kind()),
+            kind,
+            "{name}"
+        );
+        assert_eq!(
+            data.open_dir(name).err().map(|error| error.kind()),
+            kind,
+            "{name}"
+        );
+        assert_eq!(
+            data.remove_dir(name).err().map(|error| error.kind()),
+            kind,
+            "{name}"
+        );
+        let error = data.rename_dir("orders-0", name).err();
+        assert_eq!(error.map(|error| error.kind()), kind, "{name}");
+    }
+}
+
+#[test]
+fn an_open_directory_follows_its_renaming() {
+    let (_temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    dir.create("a").unwrap();
+    data.rename_dir("orders-0", "orders-0-delete").unwrap();
+    dir.create("b").unwrap();
+    assert_eq!(
+        data.open_dir("orders-0-delete")
+            .unwrap()
+            .list()
+            .unwrap()
+            .len(),
+        2
+    );
+    data.remove_dir("orders-0-delete").unwrap();
+    assert_eq!(data.list_dirs().unwrap(), Vec::<String>::new());
+    let error = data.remove_dir("orders-0-delete").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn only_directories_are_listed_as_such() {
+    let (temp, data) = data();
+    std::fs::write(temp.path().join("meta.properties"), "").unwrap();
+    for name in ["b-0", "a-1", "a-0"] {
+        data.open_dir(name).unwrap();
+    }
+    assert_eq!(data.list_dirs().unwrap(), ["a-0", "a-1", "b-0"]);
+}

@@ -1,1 +1,0 @@
-//! The io_uring back end.

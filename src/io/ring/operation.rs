@@ -1,0 +1,110 @@
+//! The operations as the kernel is asked for them. An operation owns all that its entry names, on
+//! the heap: it may be moved while the kernel works on it, but not be changed or dropped.
+
+use crate::base::dir::File;
+use crate::io::sockets::{self, Acceptor, Sending};
+use crate::io::{Socket, files};
+use bytes::BytesMut;
+use io_uring::opcode;
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, FsyncFlags};
+use std::os::fd::{AsFd, AsRawFd};
+
+/// An operation under way.
+pub(super) enum Operation {
+    /// Take a connection.
+    Accept,
+    /// Read into the spare capacity.
+    Receive { socket: Socket, buffer: BytesMut },
+    /// Send bytes in memory; the message is there while a vectored send is under way.
+    Send {
+        socket: Socket,
+        sending: Sending,
+        message: Option<Box<Message>>,
+    },
+    /// Wait until the socket takes more of a send that is made by plain calls.
+    AwaitRoom { socket: Socket, sending: Sending },
+    /// `fdatasync`.
+    Sync { file: File },
+}
+
+/// A vectored send as the kernel reads it; it points into itself and into a [`Sending`].
+pub(super) struct Message {
+    header: libc::msghdr,
+    slices: Vec<libc::iovec>,
+}
+
+impl Operation {
+    /// The entry that asks the kernel for the operation's next step.
+    pub(super) fn entry(&mut self, acceptor: Option<&Acceptor>) -> Entry {
+        match self {
+            Operation::Accept => {
+                let fd = acceptor
+                    .expect("accept needs a listener")
+                    .as_fd()
+                    .as_raw_fd();
+                opcode::Accept::new(Fd(fd), std::ptr::null_mut(), std::ptr::null_mut())
+                    .flags(libc::SOCK_CLOEXEC)
+                    .build()
+            }
+            Operation::Receive { socket, buffer } => {
+                let spare = buffer.spare_capacity_mut();
+                let length = u32::try_from(spare.len()).unwrap_or(u32::MAX);
+                opcode::Recv::new(raw(socket), spare.as_mut_ptr().cast(), length).build()
+            }
+            Operation::Send {
+                socket,
+                sending,
+                message,
+            } => {
+                let (run, more) = sending.run();
+                // With WAITALL the kernel goes on by itself after a short send.
+                let flags = sockets::send_flags(more) | libc::MSG_WAITALL;
+                let slices: Vec<_> = run.map(|bytes| iovec(bytes)).collect();
+                match slices[..] {
+                    [slice] => {
+                        let length = u32::try_from(slice.iov_len).unwrap_or(u32::MAX);
+                        opcode::Send::new(raw(socket), slice.iov_base.cast(), length)
+                            .flags(flags)
+                            .build()
+                    }
+                    _ => {
+                        let message = message.insert(Message::new(slices));
+                        opcode::SendMsg::new(raw(socket), &message.header)
+                            .flags(flags as u32)
+                            .build()
+                    }
+                }
+            }
+            Operation::AwaitRoom { socket, .. } => {
+                opcode::PollAdd::new(raw(socket), libc::POLLOUT as u32).build()
+            }
+            Operation::Sync { file } => {
+                let fd = Fd(files::descriptor(file).as_raw_fd());
+                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
+            }
+        }
+    }
+}
+
+impl Message {
+    fn new(slices: Vec<libc::iovec>) -> Box<Self> {
+        // SAFETY: all fields are integers and pointers, for which zero is a value.
+        let header = unsafe { std::mem::zeroed() };
+        let mut message = Box::new(Self { header, slices });
+        message.header.msg_iov = message.slices.as_mut_ptr();
+        message.header.msg_iovlen = message.slices.len() as _;
+        message
+    }
+}
+
+fn iovec(bytes: &[u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }
+}
+
+fn raw(socket: &Socket) -> Fd {
+    Fd(sockets::descriptor(socket).as_raw_fd())
+}

@@ -1,0 +1,455 @@
+//! Sockets, as both back ends see them: the listener, the reception of a new connection, and the
+//! plain system calls that receive and send without waiting.
+//!
+//! A socket's descriptor stays blocking: Linux 6.18 lets a ring operation wait on any other, too,
+//! but kernels have differed in that. The calls here say "do not wait" one by one. A socket belongs
+//! to one shard at a time.
+
+use super::{Accepted, Chunk, Socket, SocketKind, files};
+use crate::base::Mono;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::sendfile::sendfile64;
+use nix::sys::socket::{Backlog, MsgFlags, Shutdown, listen, sendmsg};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections that may wait to be accepted; the kernel caps it by `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Bytes one socket is given by plain calls in one turn, so that a fast reader of a long extent
+/// does not keep the shard from its other work.
+pub(super) const SEND_TURN_BYTES_MAX: u64 = 1 << 20;
+
+/// Slices put in one vectored send.
+const SEND_SLICES_MAX: usize = 64;
+
+/// How long accepting rests when the process has no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections closed unheard per pause, when the process has no descriptors left.
+const SHED_MAX: usize = 64;
+
+/// A bound and listening TCP socket. No two brokers can share a port.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    local: SocketAddr,
+}
+
+impl Listener {
+    /// Binds and listens; port 0 takes any free port. The error's text names address and cause.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::listen(address).map_err(|error| {
+            let cause = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another process listens there; stop it or choose another port".to_owned()
+                }
+                io::ErrorKind::AddrNotAvailable => "this host has no such address".to_owned(),
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            io::Error::new(error.kind(), format!("cannot listen on {address}: {cause}"))
+        })
+    }
+
+    fn listen(address: SocketAddr) -> io::Result<Self> {
+        // The standard library sets SO_REUSEADDR, so that a restart need not wait for TIME_WAIT.
+        let socket = TcpListener::bind(address)?;
+        listen(&socket, Backlog::new(BACKLOG)?)?;
+        let local = socket.local_addr()?;
+        Ok(Self { socket, local })
+    }
+
+    /// Where it listens, with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+/// The accepting side of a back end: its listener, and the pause when descriptors run out.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    listener: TcpListener,
+    nonblocking: bool,
+    /// Given up for a moment to accept and close a connection that cannot be served.
+    spare: Option<File>,
+    /// Set while accepting rests.
+    pub(super) paused_until: Option<Mono>,
+    reported: bool,
+}
+
+/// What to do after a failed accept.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AfterAccept {
+    /// That connection is gone; take the next.
+    Retry,
+    /// No descriptors or memory: rest until `paused_until`.
+    Pause,
+    /// The listener is broken.
+    Fail,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: Listener, nonblocking: bool) -> io::Result<Self> {
+        let Listener {
+            socket: listener, ..
+        } = listener;
+        listener.set_nonblocking(nonblocking)?;
+        Ok(Self {
+            listener,
+            nonblocking,
+            spare: spare(),
+            paused_until: None,
+            reported: false,
+        })
+    }
+
+    /// Takes one connection; for a nonblocking listener.
+    pub(super) fn accept(&self) -> io::Result<Accepted> {
+        let (stream, _) = self.listener.accept()?;
+        welcome(stream.into())
+    }
+
+    /// Decides how to go on after an error of accept or of [`welcome`].
+    pub(super) fn after_error(&mut self, error: &io::Error, now: Mono) -> AfterAccept {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                if !self.reported {
+                    tracing::warn!(%error, "cannot accept connections: raise the limit of open \
+                         files (ulimit -n); new ones are closed until descriptors are free");
+                    self.reported = true;
+                }
+                self.shed();
+                self.paused_until = Some(now + ACCEPT_PAUSE);
+                AfterAccept::Pause
+            }
+            // EAGAIN: the listener is not in the mode that this back end needs.
+            Some(
+                Errno::EAGAIN | Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP,
+            )
+            | None => AfterAccept::Fail,
+            // All others are errors of the one connection (accept(2), "Error handling").
+            Some(_) => AfterAccept::Retry,
+        }
+    }
+
+    /// Closes waiting connections by means of the spare descriptor: better a quick end than a
+    /// client that waits for nothing.
+    fn shed(&mut self) {
+        self.spare = None;
+        if self.listener.set_nonblocking(true).is_ok() {
+            let shed = (0..SHED_MAX)
+                .take_while(|_| self.listener.accept().is_ok())
+                .count();
+            tracing::debug!(shed, "closed connections unheard");
+            // The flags of an open socket can always be set.
+            let _ = self.listener.set_nonblocking(self.nonblocking);
+        }
+        self.spare = spare();
+    }
+}
+
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Prepares a new connection: no Nagle delay, both addresses. An error means that it is gone.
+pub(super) fn welcome(fd: OwnedFd) -> io::Result<Accepted> {
+    let stream = TcpStream::from(fd);
+    stream.set_nodelay(true)?;
+    let peer = stream.peer_addr()?;
+    let local = stream.local_addr()?;
+    Ok(Accepted {
+        socket: Socket(Arc::new(SocketKind::Os(stream.into()))),
+        peer,
+        local,
+    })
+}
+
+/// The descriptor behind a socket of the operating system.
+pub(super) fn descriptor(socket: &Socket) -> BorrowedFd<'_> {
+    match &*socket.0 {
+        SocketKind::Os(fd) => fd.as_fd(),
+        SocketKind::Simulated(_) => unreachable!("a simulated socket reached the operating system"),
+    }
+}
+
+/// Ends both directions; that the connection has gone already is fine.
+pub(super) fn shutdown(socket: &Socket) {
+    // The only errors are those of a connection that is not there any more.
+    let _ = nix::sys::socket::shutdown(descriptor(socket).as_raw_fd(), Shutdown::Both);
+}
+
+/// Receives what is there into the spare capacity of `buffer`, without waiting.
+pub(super) fn receive(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usize> {
+    let spare = buffer.spare_capacity_mut();
+    // SAFETY: `spare` is writable memory of that length, borrowed for the call.
+    let count = unsafe {
+        libc::recv(
+            descriptor(socket).as_raw_fd(),
+            spare.as_mut_ptr().cast(),
+            spare.len(),
+            libc::MSG_DONTWAIT,
+        )
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    // SAFETY: the kernel has written `count` bytes at the start of the spare capacity.
+    unsafe { buffer.advance_mut(count) };
+    Ok(count)
+}
+
+/// The rest of a send: what the socket has not taken yet.
+#[derive(Debug)]
+pub(super) struct Sending {
+    chunks: VecDeque<Chunk>,
+    extents: usize,
+}
+
+/// How far plain calls came in one turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Everything is sent.
+    Done,
+    /// The socket takes no more for now.
+    Blocked,
+    /// The turn's share is used up.
+    Share,
+}
+
+impl Sending {
+    pub(super) fn new(mut chunks: Vec<Chunk>) -> Self {
+        chunks.retain(|chunk| !chunk.is_empty());
+        let extents = chunks
+            .iter()
+            .filter(|chunk| matches!(chunk, Chunk::Extent(_)))
+            .count();
+        Self {
+            chunks: chunks.into(),
+            extents,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// True if only bytes in memory are left.
+    pub(super) fn is_memory(&self) -> bool {
+        self.extents == 0
+    }
+
+    /// The bytes in memory before the next extent, at most as many pieces as one send takes; and
+    /// whether more follows them.
+    pub(super) fn run(&self) -> (impl Iterator<Item = &Bytes> + Clone, bool) {
+        let bytes = |chunk: &'_ Chunk| matches!(chunk, Chunk::Bytes(_));
+        let count = self
+            .chunks
+            .iter()
+            .take(SEND_SLICES_MAX)
+            .take_while(|&c| bytes(c))
+            .count();
+        let run = self
+            .chunks
+            .iter()
+            .take(count)
+            .filter_map(|chunk| match chunk {
+                Chunk::Bytes(bytes) => Some(bytes),
+                Chunk::Extent(_) => None,
+            });
+        (run, count < self.chunks.len())
+    }
+
+    /// Takes off bytes that were sent.
+    pub(super) fn advance(&mut self, mut sent: u64) {
+        while sent > 0 {
+            let chunk = self
+                .chunks
+                .front_mut()
+                .expect("no more is sent than was there");
+            let length = chunk.len();
+            if sent >= length {
+                self.extents -= usize::from(matches!(chunk, Chunk::Extent(_)));
+                self.chunks.pop_front();
+                sent -= length;
+                continue;
+            }
+            match chunk {
+                Chunk::Bytes(bytes) => bytes.advance(sent as usize),
+                Chunk::Extent(extent) => {
+                    extent.position += sent;
+                    extent.length -= sent;
+                }
+            }
+            break;
+        }
+    }
+
+    /// Sends by plain calls, without waiting, until done, blocked, or the turn's `share` of bytes
+    /// is used up (bytes in memory go whole, as far as the socket takes them).
+    pub(super) fn push(&mut self, socket: &Socket, mut share: u64) -> io::Result<Progress> {
+        let fd = descriptor(socket);
+        let _nonblocking = match self.is_memory() {
+            true => None,
+            // `sendfile` has no flag for one call. Nobody else meets the descriptor like this: the
+            // socket belongs to this shard, and the ring looks at its flags only when it starts an
+            // operation or goes on with one, which with DEFER_TASKRUN happens on this very thread,
+            // inside `io_uring_enter`.
+            false => Some(Nonblocking::new(fd)?),
+        };
+        while !self.is_done() {
+            if share == 0 {
+                return Ok(Progress::Share);
+            }
+            match self.push_once(fd, share) {
+                Ok(sent) => {
+                    self.advance(sent);
+                    share = share.saturating_sub(sent);
+                }
+                Err(Errno::EAGAIN) => return Ok(Progress::Blocked),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    /// One system call: a vectored send or a sendfile.
+    fn push_once(&self, fd: BorrowedFd<'_>, share: u64) -> Result<u64, Errno> {
+        if let Some(Chunk::Extent(extent)) = self.chunks.front() {
+            let mut position = i64::try_from(extent.position).map_err(|_| Errno::EINVAL)?;
+            let count = usize::try_from(extent.length.min(share)).map_err(|_| Errno::EINVAL)?;
+            let file = files::descriptor(&extent.file);
+            return match sendfile64(fd, file, Some(&mut position), count)? {
+                // The file is shorter than the extent: the answer cannot be completed.
+                0 => Err(Errno::ENODATA),
+                sent => Ok(sent as u64),
+            };
+        }
+        let (run, more) = self.run();
+        let slices: Vec<IoSlice<'_>> = run.map(|bytes| IoSlice::new(bytes)).collect();
+        let flags = MsgFlags::from_bits_retain(send_flags(more)) | MsgFlags::MSG_DONTWAIT;
+        sendmsg::<()>(fd.as_raw_fd(), &slices, &[], flags, None).map(|sent| sent as u64)
+    }
+}
+
+/// The flags of every send: a broken connection is an error and no signal (`sendfile` has no such
+/// flag; there Rust's own start-up code has the signal ignored), and a small head waits for the
+/// extent behind it instead of leaving as a packet of its own.
+pub(super) fn send_flags(more: bool) -> i32 {
+    libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 }
+}
+
+/// Keeps a socket nonblocking as long as it lives.
+struct Nonblocking<'a>(BorrowedFd<'a>);
+
+impl<'a> Nonblocking<'a> {
+    fn new(fd: BorrowedFd<'a>) -> nix::Result<Self> {
+        fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self(fd))
+    }
+}
+
+impl Drop for Nonblocking<'_> {
+    fn drop(&mut self) {
+        // Setting the flags of an open socket cannot fail.
+        let _ = fcntl(self.0, FcntlArg::F_SETFL(OFlag::empty()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::dir::FileKind;
+    use crate::io::Extent;
+
+    #[test]
+    fn a_port_is_not_shared() {
+        let first = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = Listener::bind(first.local_addr()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        let start = format!("cannot listen on {}: another process", first.local_addr());
+        assert!(text.starts_with(&start), "{text}");
+        drop(first);
+    }
+
+    #[test]
+    fn a_foreign_address_is_named() {
+        // TEST-NET-1 belongs to nobody.
+        let error = Listener::bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot listen on 192.0.2.1:0: this host has no such address"
+        );
+    }
+
+    #[test]
+    fn a_send_shrinks_from_its_front() {
+        let mut sending = Sending::new(vec![
+            Chunk::Bytes(Bytes::from_static(b"abc")),
+            Chunk::Bytes(Bytes::new()),
+            Chunk::Bytes(Bytes::from_static(b"defg")),
+        ]);
+        sending.advance(2);
+        assert_eq!(sending.run().0.collect::<Vec<_>>(), ["c", "defg"]);
+        sending.advance(1);
+        sending.advance(3);
+        assert_eq!(sending.run().0.collect::<Vec<_>>(), ["g"]);
+        assert!(!sending.is_done());
+        sending.advance(1);
+        assert!(sending.is_done());
+    }
+
+    #[test]
+    fn a_turn_sends_no_more_than_its_share_of_an_extent() {
+        use std::io::Read;
+        let mut contents = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut contents, b"0123456789").unwrap();
+        let file = crate::base::dir::File::new(FileKind::Os(contents.into()));
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Socket(Arc::new(SocketKind::Os(ours.into())));
+        let extent = Extent {
+            file,
+            position: 1,
+            length: 9,
+        };
+        let mut sending = Sending::new(vec![Chunk::Extent(extent)]);
+        for (expected, progress) in [
+            ("1234", Progress::Share),
+            ("5678", Progress::Share),
+            ("9", Progress::Done),
+        ] {
+            assert_eq!(sending.push(&socket, 4).unwrap(), progress);
+            let mut received = [0; 10];
+            let count = theirs.read(&mut received).unwrap();
+            assert_eq!(received[..count], *expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn errors_of_accept_are_of_three_kinds() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut acceptor = Acceptor::new(listener, true).unwrap();
+        let mut after = |errno: Errno| acceptor.after_error(&errno.into(), Mono(1));
+        assert_eq!(after(Errno::ECONNABORTED), AfterAccept::Retry);
+        assert_eq!(after(Errno::ENOTCONN), AfterAccept::Retry);
+        assert_eq!(after(Errno::EMFILE), AfterAccept::Pause);
+        assert_eq!(after(Errno::EBADF), AfterAccept::Fail);
+        assert_eq!(acceptor.paused_until, Some(Mono(100_000_001)));
+    }
+}

@@ -1,0 +1,273 @@
+//! Brings what this shard has open in line with the catalog: opens, configures, deletes and closes
+//! partitions, and loads the machines that live in internal topics.
+
+use super::mail::Mail;
+use super::{Life, Shard};
+use crate::api::controller::{Controller, METADATA, Publication};
+use crate::api::groups::Coordinator;
+use crate::base::PartitionKey;
+use crate::base::placement::CONTROLLER;
+use crate::catalog::{Image, METADATA_TOPIC, OFFSETS_TOPIC, Topic, topic_settings};
+use crate::io::Io;
+use crate::log::{Log, OpenError, Opening, Report};
+use crate::state::{Partition, log_config};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use tracing::{error, info, warn};
+
+/// The file that names the topic's id, as in Kafka.
+const PARTITION_METADATA: &str = "partition.metadata";
+
+/// Ending of a directory whose partition is deleted, as in Kafka.
+const DELETED_SUFFIX: &str = "-delete";
+
+/// Ending of a directory whose topic the catalog does not know, as in Kafka.
+const STRAY_SUFFIX: &str = "-stray";
+
+impl<I: Io> Shard<I> {
+    /// Opens and replays the catalog's own log, and makes sure that the data directory holds
+    /// nothing else than what the catalog knows.
+    pub(super) fn open_catalog(&mut self) -> io::Result<Publication> {
+        let topic = Arc::new(metadata_topic());
+        let name = dir_name(&topic, METADATA.partition);
+        let report = &mut Report::default();
+        let mut partition = self
+            .open_partition(METADATA, topic, report)
+            .map_err(|error| {
+                io::Error::other(format!("the catalog in {name} cannot be opened: {error}"))
+            })?;
+        let (identity, seed) = (self.settings.identity.clone(), self.settings.seed);
+        let controller = Controller::load(identity, seed, &mut partition)?;
+        let publication = controller.publication();
+        self.state.controller = Some(controller);
+        self.state.partitions.insert(METADATA, partition);
+        self.tidy_dirs(&publication.image)?;
+        Ok(publication)
+    }
+
+    /// Finishes interrupted deletions and sets aside what no topic owns.
+    fn tidy_dirs(&mut self, image: &Image) -> io::Result<()> {
+        let known: BTreeSet<String> = image
+            .topics()
+            .flat_map(|topic| (0..topic.partitions).map(|index| dir_name(topic, index)))
+            .chain([dir_name(&metadata_topic(), METADATA.partition)])
+            .collect();
+        for name in self.io.list_dirs()? {
+            if name.ends_with(DELETED_SUFFIX) {
+                self.io.remove_dir(&name)?;
+            } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
+                let aside = format!("{name}.{:016x}{STRAY_SUFFIX}", self.state.prng.next_u64());
+                warn!(
+                    name,
+                    aside, "no topic owns this directory; it is set aside, not deleted"
+                );
+                self.io.rename_dir(&name, &aside)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Works with this image from now on.
+    pub(super) fn apply_image(&mut self, publication: Publication) {
+        let Publication { version, image } = publication;
+        let deleted = image.changes_since(&self.state.image).removed;
+        self.state.set_image(image.clone());
+        self.drop_deleted(&image);
+        let deleted: Vec<_> = deleted
+            .iter()
+            .map(|topic| (topic.name.clone(), topic.id))
+            .collect();
+        crate::api::groups::on_topics_deleted(&mut self.state, &deleted);
+        let mut report = Report::default();
+        let started = self.state.now.mono;
+        for topic in image.topics() {
+            for index in 0..topic.partitions {
+                let key = PartitionKey {
+                    topic: topic.id,
+                    partition: index,
+                };
+                if self.state.owner(key) == self.state.shard {
+                    self.open_or_update(key, topic, &mut report);
+                }
+            }
+        }
+        if self.life == Life::Starting {
+            self.life = Life::Ready;
+            let ms = self.io.now().mono.since(started).as_millis() as u64;
+            info!(
+                shard = self.state.shard.0,
+                partitions = self.state.partitions.len(),
+                segments = report.segments,
+                scanned_bytes = report.bytes_scanned,
+                truncated_bytes = report.bytes_truncated,
+                ms,
+                "opened"
+            );
+        }
+        match self.state.shard == CONTROLLER {
+            true => self.on_applied(CONTROLLER, version),
+            false => self.mailbox.send(CONTROLLER, Mail::Applied { version }),
+        }
+    }
+
+    fn open_or_update(&mut self, key: PartitionKey, topic: &Arc<Topic>, report: &mut Report) {
+        if let Some(partition) = self.state.partitions.get_mut(&key) {
+            partition.settings = topic_settings(&self.state.image, topic);
+            partition.topic = topic.clone();
+            partition
+                .log
+                .set_config(log_config(&partition.settings, &self.state.broker));
+            return;
+        }
+        match self.open_partition(key, topic.clone(), report) {
+            Ok(partition) => self.insert_partition(key, partition),
+            Err(error) => {
+                self.closed_clean = false;
+                error!(topic = topic.name, partition = key.partition, %error,
+                    "the partition is offline: its log cannot be opened");
+            }
+        }
+    }
+
+    fn insert_partition(&mut self, key: PartitionKey, mut partition: Partition) {
+        if partition.topic.name == OFFSETS_TOPIC {
+            match Coordinator::load(&mut self.state, &mut partition) {
+                Ok(coordinator) => {
+                    self.state.coordinators.insert(key, coordinator);
+                }
+                Err(error) => {
+                    error!(partition = key.partition, %error, "the groups cannot be loaded");
+                }
+            }
+        }
+        self.state.partitions.insert(key, partition);
+    }
+
+    fn open_partition(
+        &mut self,
+        key: PartitionKey,
+        topic: Arc<Topic>,
+        report: &mut Report,
+    ) -> Result<Partition, OpenError> {
+        let name = dir_name(&topic, key.partition);
+        let mut dir = self.io.open_dir(&name)?;
+        let metadata = format!("version: 0\ntopic_id: {}", topic.id);
+        let files = dir.list()?;
+        if files.iter().any(|(file, _)| file == PARTITION_METADATA) {
+            let mut found = vec![0; metadata.len() + 1];
+            let length = dir.read_at(PARTITION_METADATA, 0, &mut found)?;
+            if found[..length].trim_ascii_end() != metadata.as_bytes() {
+                // A crash came between the deletion of a topic and that of its files.
+                drop(dir);
+                self.discard_dir(&name)?;
+                return self.open_partition(key, topic, report);
+            }
+        } else if files.is_empty() || topic.id == METADATA.topic {
+            dir.replace(PARTITION_METADATA, metadata.as_bytes())?;
+        } else {
+            let why = format!("{name} holds files but no {PARTITION_METADATA}; move it away");
+            return Err(OpenError::Refused(why));
+        }
+        let settings = topic_settings(&self.state.image, &topic);
+        let config = log_config(&settings, &self.state.broker);
+        let opening = Opening {
+            now: self.state.now,
+            clean: self.settings.clean,
+            leader_epoch: self.state.leader_epoch,
+        };
+        let repairs = report.repairs.len();
+        let log = Log::open(dir.as_mut(), config, opening, report)?;
+        for repair in &report.repairs[repairs..] {
+            warn!(directory = name, repair, "repaired");
+        }
+        Ok(Partition::new(topic, settings, dir, log))
+    }
+
+    /// Drops the partitions of topics that are gone.
+    fn drop_deleted(&mut self, image: &Image) {
+        let gone: Vec<_> = self
+            .state
+            .partitions
+            .keys()
+            .copied()
+            .filter(|key| *key != METADATA && image.topic_by_id(key.topic).is_none())
+            .collect();
+        for key in gone {
+            self.state.queued.remove(&key);
+            self.unsynced.remove(&key);
+            self.syncing.remove(&key);
+            crate::api::groups::unload(&mut self.state, key);
+            self.give_up(key);
+            let Some(partition) = self.state.partitions.remove(&key) else {
+                continue;
+            };
+            let name = dir_name(&partition.topic, key.partition);
+            drop(partition);
+            if let Err(error) = self.discard_dir(&name) {
+                error!(name, %error, "cannot delete the files of a deleted partition");
+            }
+        }
+    }
+
+    /// Deletes a directory so that a crash in between leaves it marked as deleted.
+    fn discard_dir(&mut self, name: &str) -> io::Result<()> {
+        let marked = format!("{name}.{:016x}{DELETED_SUFFIX}", self.state.prng.next_u64());
+        self.io.rename_dir(name, &marked)?;
+        self.io.remove_dir(&marked)
+    }
+
+    /// Applies retention to every log.
+    pub(super) fn retain(&mut self) {
+        let now = self.state.now;
+        let mut failed = Vec::new();
+        for (key, partition) in &mut self.state.partitions {
+            match partition.log.retain(partition.dir.as_mut(), now) {
+                Ok(retained) if retained.segments > 0 => info!(
+                    topic = partition.topic.name,
+                    partition = key.partition,
+                    segments = retained.segments,
+                    bytes = retained.bytes,
+                    "retention removed segments"
+                ),
+                Ok(_) => {}
+                Err(error) => failed.push((*key, error)),
+            }
+        }
+        for (key, error) in failed {
+            self.fail_partition(key, &error);
+        }
+    }
+
+    /// Closes every log: written, synced, with indexes and checkpoints.
+    pub(super) fn close_logs(&mut self) {
+        let now = self.state.now;
+        for (key, partition) in &mut self.state.partitions {
+            if partition.log.poisoned().is_some() {
+                self.closed_clean = false;
+            } else if let Err(error) = partition.log.close(partition.dir.as_mut(), now) {
+                error!(topic = partition.topic.name, partition = key.partition, %error,
+                    "the log cannot be closed cleanly");
+                self.closed_clean = false;
+            }
+        }
+        self.state.partitions.clear();
+        self.life = Life::Closed;
+    }
+}
+
+/// The topic of the catalog's own log, as Kafka names it.
+fn metadata_topic() -> Topic {
+    Topic {
+        id: METADATA.topic,
+        name: METADATA_TOPIC.to_owned(),
+        partitions: 1,
+        config: BTreeMap::new(),
+        internal: true,
+    }
+}
+
+/// Kafka's name for the directory of a partition.
+fn dir_name(topic: &Topic, partition: i32) -> String {
+    format!("{}-{partition}", topic.name)
+}

@@ -1,0 +1,315 @@
+//! The end of a turn. The order is fixed, because each step makes the next one true:
+//!
+//! 1. write: every log with queued batches, one vectored write each
+//! 2. sync: one round under way per log, where somebody waits for it or it is due (group commit)
+//! 3. release: answers whose offset is reached; long polls that can see more
+//! 4. publish: a new catalog, once its records are durable
+//! 5. reply: start what waited for its turn, send what is ready, receive again
+//! 6. mail: hand over to other shards, one ring each at most
+
+use super::event::Purpose;
+use super::mail::Mail;
+use super::{Life, Shard};
+use crate::api::Reply;
+use crate::api::job::After;
+use crate::base::{Offset, PartitionKey};
+use crate::io::{Chunk, Io, Op};
+use bytes::BytesMut;
+use std::io;
+use std::time::Duration;
+use tracing::error;
+
+/// Answers up to this size are copied instead of sent with sendfile: below it two more system
+/// calls cost more than the copy.
+const COPY_BYTES_MAX: u64 = 8 * 1024;
+
+/// How often logs with unsynced data are looked at.
+const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Unsynced bytes that start a sync though nobody waits for it, so that the kernel never has to
+/// write back a flood at once.
+const UNSYNCED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A round of syncs of one log.
+#[derive(Debug)]
+pub struct Syncing {
+    /// Number of the round; every file's completion carries it.
+    round: u64,
+    files_missing: usize,
+    /// What is durable afterwards.
+    offset_end: Offset,
+    failed: Option<io::Error>,
+}
+
+impl<I: Io> Shard<I> {
+    /// Puts everything in order before the next wait.
+    pub(super) fn settle(&mut self) {
+        self.write();
+        self.sync();
+        self.release();
+        self.publish_durable();
+        self.reply();
+        self.mailbox.flush();
+    }
+
+    fn write(&mut self) {
+        while let Some(key) = self.state.queued.pop_first() {
+            let now = self.state.now;
+            let Some(partition) = self.state.partitions.get_mut(&key) else {
+                continue;
+            };
+            match partition.log.write_queued(partition.dir.as_mut(), now) {
+                Ok(_) => {
+                    self.unsynced.insert(key);
+                    self.advanced.insert(key);
+                }
+                Err(error) => {
+                    self.fail_partition(key, &error);
+                    continue;
+                }
+            }
+            for (to, answer) in self.waiting.take_written(key) {
+                self.deliver(to, answer);
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        let now = self.state.now.mono;
+        let flush_due = self.flush_at <= now;
+        if flush_due {
+            self.flush_at = now + FLUSH_CHECK_INTERVAL;
+        }
+        let candidates: Vec<_> = self.unsynced.iter().copied().collect();
+        for key in candidates {
+            if self.syncing.contains_key(&key) {
+                continue;
+            }
+            let asked = self.waiting.wants_acknowledged(key);
+            if asked || (flush_due && self.is_flush_due(key)) {
+                self.start_sync(key);
+            }
+        }
+    }
+
+    fn is_flush_due(&self, key: PartitionKey) -> bool {
+        let Some(partition) = self.state.partitions.get(&key) else {
+            return false;
+        };
+        let log = &partition.log;
+        let age = log
+            .unsynced_since()
+            .map_or(Duration::ZERO, |s| self.state.now.mono.since(s));
+        log.unsynced_bytes() >= UNSYNCED_BYTES_MAX || age >= partition.flush_interval()
+    }
+
+    /// Starts a round of syncs, or finds that there is nothing left to sync.
+    fn start_sync(&mut self, key: PartitionKey) {
+        let round = self.next_id();
+        let Some(partition) = self.state.partitions.get_mut(&key) else {
+            return;
+        };
+        let Some(plan) = partition.log.sync_plan() else {
+            self.unsynced.remove(&key);
+            return;
+        };
+        let mut syncing = Syncing {
+            round,
+            files_missing: plan.files.len(),
+            offset_end: plan.offset_end,
+            failed: None,
+        };
+        for name in &plan.files {
+            match partition.dir.open(name) {
+                Ok(file) => self
+                    .io
+                    .submit(Purpose::Sync(round).token(), Op::Sync { file }),
+                Err(error) => {
+                    syncing.files_missing -= 1;
+                    syncing.failed = Some(error);
+                }
+            }
+        }
+        self.rounds.insert(round, key);
+        self.syncing.insert(key, syncing);
+        self.finish_sync(key);
+    }
+
+    /// One file of a round is synced.
+    pub(super) fn on_synced(&mut self, round: u64, result: io::Result<()>) {
+        let Some(&key) = self.rounds.get(&round) else {
+            return;
+        };
+        // The partition may be gone, and opened again, since the round began.
+        let Some(syncing) = self.syncing.get_mut(&key).filter(|s| s.round == round) else {
+            return;
+        };
+        syncing.files_missing -= 1;
+        if let Err(error) = result {
+            syncing.failed.get_or_insert(error);
+        }
+        self.finish_sync(key);
+    }
+
+    fn finish_sync(&mut self, key: PartitionKey) {
+        if self
+            .syncing
+            .get(&key)
+            .is_none_or(|syncing| syncing.files_missing > 0)
+        {
+            return;
+        }
+        let Some(syncing) = self.syncing.remove(&key) else {
+            return;
+        };
+        self.rounds.remove(&syncing.round);
+        let Some(partition) = self.state.partitions.get_mut(&key) else {
+            return;
+        };
+        let synced = match syncing.failed {
+            Some(error) => Err(error),
+            None => partition
+                .log
+                .on_synced(partition.dir.as_mut(), syncing.offset_end),
+        };
+        match synced {
+            Ok(()) => {
+                if partition.log.unsynced_bytes() == 0 {
+                    self.unsynced.remove(&key);
+                }
+                self.advanced.insert(key);
+            }
+            // A second try could succeed without the data being there: the kernel may have
+            // dropped the pages that it could not write.
+            Err(error) => self.fail_partition(key, &error),
+        }
+    }
+
+    fn release(&mut self) {
+        while let Some(key) = self.advanced.pop_first() {
+            let now = self.state.now.mono;
+            let Some(partition) = self.state.partitions.get_mut(&key) else {
+                continue;
+            };
+            let visible = partition.log.high_watermark();
+            if partition.visible != visible {
+                partition.visible = visible;
+                for watcher in std::mem::take(&mut partition.watchers) {
+                    if watcher.until > now {
+                        self.wake(watcher);
+                    }
+                }
+            }
+            for (to, answer) in self.waiting.take_acknowledged(key, visible) {
+                self.deliver(to, answer);
+            }
+        }
+        self.drain_outbox();
+    }
+
+    fn wake(&mut self, watcher: crate::state::Watcher) {
+        match watcher.shard == self.state.shard {
+            true => self.on_wake(watcher.call),
+            false => self
+                .mailbox
+                .send(watcher.shard, Mail::Wake { call: watcher.call }),
+        }
+    }
+
+    fn publish_durable(&mut self) {
+        let Some(controller) = &mut self.state.controller else {
+            return;
+        };
+        let durable = self.state.partitions.get(&crate::api::controller::METADATA);
+        let durable = durable.map_or(0, |partition| partition.log.high_watermark());
+        if let Some(publication) = controller.take_durable(durable) {
+            self.publish(publication);
+        }
+    }
+
+    fn reply(&mut self) {
+        while let Some(id) = self.touched.pop_first() {
+            self.start_frames(id);
+            self.drain_outbox();
+            self.advance(id);
+        }
+        if self.life == Life::Draining && self.connections.is_empty() {
+            self.life = Life::Drained;
+        }
+    }
+
+    /// Gives every answer that may be given, and parks the others.
+    pub(super) fn drain_outbox(&mut self) {
+        while !self.state.outbox.is_empty() {
+            for outgoing in std::mem::take(&mut self.state.outbox) {
+                let (to, answer) = (outgoing.to, outgoing.answer);
+                match outgoing.after {
+                    After::Now => self.deliver(to, answer),
+                    After::Written(key, _) => self.waiting.until_written(key, to, answer),
+                    After::Acknowledged(key, offset_end) => {
+                        self.advanced.insert(key);
+                        self.waiting.until_acknowledged(key, offset_end, to, answer);
+                    }
+                    After::Published(version) => self.waiting.until_published(version, to, answer),
+                }
+            }
+        }
+    }
+
+    /// Takes a partition offline: nobody waits for it any longer.
+    pub(super) fn fail_partition(&mut self, key: PartitionKey, error: &io::Error) {
+        let Some(partition) = self.state.partitions.get_mut(&key) else {
+            return;
+        };
+        error!(topic = %partition.topic.name, partition = key.partition, %error,
+            "the partition is offline until the next start: its log cannot be written");
+        partition.log.poison(error.to_string());
+        self.unsynced.remove(&key);
+        self.give_up(key);
+    }
+
+    /// Answers everything that waits for a partition with an error.
+    pub(super) fn give_up(&mut self, key: PartitionKey) {
+        for (to, answer) in self.waiting.take_all(key) {
+            self.deliver(to, answer.into_failed());
+        }
+        if let Some(partition) = self.state.partitions.get_mut(&key) {
+            for watcher in std::mem::take(&mut partition.watchers) {
+                self.wake(watcher);
+            }
+        }
+    }
+
+    /// A reply as what goes to the socket: small records are copied, large ones stay in the page
+    /// cache.
+    pub(super) fn chunks(&mut self, reply: Reply) -> io::Result<Vec<Chunk>> {
+        let Reply { head, extents } = reply;
+        let mut rest = head.bytes;
+        let mut chunks = Vec::with_capacity(2 * head.gaps.len() + 1);
+        let mut bytes = BytesMut::new();
+        let mut position = 0;
+        for gap in &head.gaps {
+            let before = rest.split_to(gap.position - position);
+            position = gap.position;
+            match bytes.is_empty() {
+                true => bytes = before,
+                false => bytes.extend_from_slice(&before),
+            }
+            let extent = extents[gap.tag as usize].clone();
+            if extent.length <= COPY_BYTES_MAX {
+                self.io.read(&extent, &mut bytes)?;
+            } else {
+                chunks.push(Chunk::Bytes(bytes.split().freeze()));
+                chunks.push(Chunk::Extent(extent));
+            }
+        }
+        match bytes.is_empty() {
+            true => bytes = rest,
+            false => bytes.extend_from_slice(&rest),
+        }
+        if !bytes.is_empty() {
+            chunks.push(Chunk::Bytes(bytes.freeze()));
+        }
+        Ok(chunks)
+    }
+}
