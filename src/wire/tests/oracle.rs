@@ -10,9 +10,16 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::*;
 
-/// What it lacks, being made from the schemas of Kafka 4.1: API key and first version. Their fields
-/// are checked by `scripts/check-schemas` and by golden bytes.
-const LACKING: &[(i16, i16)] = &[(2, 11), (35, 5)];
+/// What it lacks, being made from the schemas of Kafka 4.1 (where version 10 of two requests was not
+/// yet stable). Their fields are checked by `scripts/check-schemas` and by golden bytes.
+const LACKING: &[(&str, i16)] = &[
+    ("ListOffsetsRequest", 11),
+    ("ListOffsetsResponse", 11),
+    ("OffsetCommitRequest", 10),
+    ("OffsetFetchRequest", 10),
+    ("DescribeLogDirsRequest", 5),
+    ("DescribeLogDirsResponse", 5),
+];
 
 /// Decodes our bytes and encodes the result again, the oracle's way.
 type Echo = fn(ApiKey, &mut Bytes, i16, &mut BytesMut) -> Result<(), String>;
@@ -41,17 +48,14 @@ fn echo_response(
 
 fn check_api<M: Message>(key: i16, echo: Echo) {
     let api = ApiKey::try_from(key).expect("a key of Kafka 4.1");
-    let theirs_max = api.valid_versions().max;
-    for version in M::VERSIONS {
-        let lacking = LACKING
-            .iter()
-            .any(|(k, from)| *k == key && version >= *from);
-        assert_eq!(lacking, version > theirs_max, "{} v{version}", M::NAME);
-    }
-    for (version, message, writer) in samples::<M>(4).filter(|sample| sample.0 <= theirs_max) {
+    for (version, message, writer) in samples::<M>(4) {
         let mut ours = writer.bytes.clone().freeze();
         let mut theirs = BytesMut::new();
         let echoed = echo(api, &mut ours, version, &mut theirs);
+        if LACKING.contains(&(M::NAME, version)) {
+            assert!(echoed.is_err(), "{} v{version} is not lacking", M::NAME);
+            continue;
+        }
         assert_eq!(echoed, Ok(()), "{} v{version} {message:?}", M::NAME);
         assert!(ours.is_empty(), "{} v{version} {message:?}", M::NAME);
         assert_eq!(theirs, writer.bytes, "{} v{version} {message:?}", M::NAME);
