@@ -33,7 +33,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
         .start_paused(true)
         .build()
         .unwrap();
-    let test = tokio::time::timeout(TEST_TIME_MAX, test);
+    let test = async { tokio::time::timeout(TEST_TIME_MAX, test).await };
     let finished = LocalSet::new().block_on(&runtime, test);
     assert!(
         finished.is_ok(),
