@@ -22,6 +22,9 @@ const META: &str = "meta.properties";
 /// The epoch of the last run, which grows with every unclean stop.
 const EPOCH: &str = "forebay-epoch";
 
+/// More than any epoch needs.
+const EPOCH_BYTES_MAX: usize = 32;
+
 /// A process that was killed can hold its lock for a moment while the kernel ends its ring.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -67,12 +70,7 @@ impl OwnedDir {
             true => create_meta(files.as_mut(), node_id)?,
             false => read_meta(path, node_id)?,
         };
-        let clean = fresh || has(CLEAN);
-        let leader_epoch = next_epoch(path, files.as_mut(), clean)?;
-        if has(CLEAN) {
-            files.remove(CLEAN)?;
-            files.sync_dir()?;
-        }
+        let (clean, leader_epoch) = begin_run(files.as_mut(), fresh)?;
         Ok(Self {
             path: path.to_owned(),
             files,
@@ -101,8 +99,26 @@ impl OwnedDir {
 
     /// Notes that every log was closed cleanly.
     pub fn mark_clean(&mut self) -> io::Result<()> {
-        self.files.replace(CLEAN, b"{\"version\":0}")
+        end_run(self.files.as_mut())
     }
+}
+
+/// Finds out how the last run ended, and under which epoch this one appends. The mark of a clean
+/// stop is gone durably when this returns.
+pub fn begin_run(files: &mut dyn Dir, fresh: bool) -> io::Result<(bool, i32)> {
+    let marked = files.list()?.iter().any(|(name, _)| name == CLEAN);
+    let clean = fresh || marked;
+    let leader_epoch = next_epoch(files, clean)?;
+    if marked {
+        files.remove(CLEAN)?;
+        files.sync_dir()?;
+    }
+    Ok((clean, leader_epoch))
+}
+
+/// Notes that every log was closed cleanly.
+pub fn end_run(files: &mut dyn Dir) -> io::Result<()> {
+    files.replace(CLEAN, b"{\"version\":0}")
 }
 
 fn lock(path: &Path) -> io::Result<Flock<File>> {
@@ -192,12 +208,16 @@ fn read_meta(path: &Path, node_id: NodeId) -> io::Result<String> {
 
 /// The last run's epoch, one higher after an unclean stop: what was written under the old one may
 /// have been lost, and clients that have read it must be able to notice (KIP-320).
-fn next_epoch(path: &Path, files: &mut dyn Dir, clean: bool) -> io::Result<i32> {
-    let last = match fs::read_to_string(path.join(EPOCH)) {
-        Ok(text) => text.trim().parse::<i32>().map_err(|_| {
-            let why = format!("{} does not hold a number", path.join(EPOCH).display());
-            io::Error::new(io::ErrorKind::InvalidData, why)
-        })?,
+fn next_epoch(files: &mut dyn Dir, clean: bool) -> io::Result<i32> {
+    let mut contents = [0; EPOCH_BYTES_MAX];
+    let last = match files.read_at(EPOCH, 0, &mut contents) {
+        Ok(length) => std::str::from_utf8(&contents[..length])
+            .ok()
+            .and_then(|text| text.trim().parse::<i32>().ok())
+            .ok_or_else(|| {
+                let why = format!("{EPOCH} in the data directory does not hold a number");
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };

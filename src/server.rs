@@ -97,7 +97,7 @@ impl Server {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
-        let listener = bind(config.listen[0])?;
+        let listener = bind(config.listen)?;
         let address = listener.local_addr();
         let cpus = &config.shards.cpus;
         let post = Arc::new(Post::new(cpus.len() as u16));
@@ -193,7 +193,7 @@ impl Server {
 
     fn settings(&self, config: &Config) -> Settings {
         Settings {
-            identity: config.identity(self.dir.cluster_id.clone(), &[self.address]),
+            identity: config.identity(self.dir.cluster_id.clone(), self.address),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
@@ -319,8 +319,7 @@ fn bind(address: SocketAddr) -> io::Result<Listener> {
     loop {
         match Listener::bind(address) {
             Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse
-                    && since.elapsed() < PORT_PATIENCE =>
+                if error.kind() == io::ErrorKind::AddrInUse && since.elapsed() < PORT_PATIENCE =>
             {
                 std::thread::sleep(Duration::from_millis(20));
             }

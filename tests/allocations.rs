@@ -135,6 +135,15 @@ fn eight_bytes_do_not_ask_for_gigabytes() {
     assert_eq!(decode::<metadata::MetadataRequest>(bytes, 0), 0);
 }
 
+/// A count that the frame's size allows, and garbage where the elements should be.
+#[test]
+fn garbage_behind_a_good_count_takes_no_memory() {
+    let mut bytes = BytesMut::new();
+    bytes.put_i32(1_000_000);
+    bytes.put_bytes(0xff, 4 << 20);
+    assert!(decode::<describe_groups::DescribeGroupsRequest>(bytes.freeze(), 0) <= EXTRA_BYTES_MAX);
+}
+
 /// 100 MiB, the largest frame Kafka takes, of empty strings.
 #[test]
 fn a_huge_frame_of_nothing_is_refused_before_it_grows() {

@@ -12,9 +12,6 @@ use crate::wire::messages::describe_topic_partitions::{
 };
 use std::collections::BTreeSet;
 
-/// Kafka: `max.request.partition.size.limit`.
-const PARTITIONS_MAX: i32 = 2000;
-
 /// Answers from the image.
 pub fn begin(
     state: &mut ShardState,
@@ -40,7 +37,8 @@ pub fn begin(
             .map(|topic| topic.name.as_str())
             .collect(),
     };
-    let mut left = request.response_partition_limit.clamp(1, PARTITIONS_MAX);
+    let limit = i32::try_from(state.broker.described_partitions_max).unwrap_or(i32::MAX);
+    let mut left = request.response_partition_limit.clamp(1, limit.max(1));
     let mut response = DescribeTopicPartitionsResponse::default();
     for name in names.into_iter().filter(|name| *name >= first_topic) {
         let first = if name == first_topic {

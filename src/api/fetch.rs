@@ -44,7 +44,7 @@ pub struct Gathering {
 }
 
 /// Looks for records on all owners.
-pub fn begin(state: &mut ShardState, facts: &Facts, request: FetchRequest) -> Begun {
+pub fn begin(state: &mut ShardState, facts: &Facts, mut request: FetchRequest) -> Begun {
     if request.session_id != 0 && request.session_epoch != SESSION_EPOCH_FINAL {
         let error_code = ErrorCode::FetchSessionIdNotFound;
         return facts.reply(&FetchResponse {
@@ -52,6 +52,8 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: FetchRequest) -> Be
             ..FetchResponse::default()
         });
     }
+    let bytes_max = i32::try_from(state.broker.fetch_bytes_max).unwrap_or(i32::MAX);
+    request.max_bytes = request.max_bytes.min(bytes_max);
     let wait_ms = request.max_wait_ms.clamp(0, WAIT_MS_MAX);
     let flow = Gathering {
         until: state.now.mono.plus_ms(i64::from(wait_ms)),

@@ -297,6 +297,7 @@ fn created(image: &Image, topic: Topic) -> CreatableTopicResult {
         });
     CreatableTopicResult {
         topic_id: topic.id,
+        error_message: None,
         num_partitions: topic.partitions,
         replication_factor: 1,
         configs: Some(configs.collect()),

@@ -64,3 +64,56 @@ fn print(config: &Config, format: Format, out: &mut dyn Write) -> std::io::Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(format: Format) -> String {
+        let serve = ServeArgs {
+            set: vec!["num.partitions=4".to_owned()],
+            ..Default::default()
+        };
+        let config = Config::from_sources(&serve, []).unwrap();
+        let mut out = Vec::new();
+        print(&config, format, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_is_a_table_of_name_value_and_source() {
+        let text = printed(Format::Text);
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("num.partitions"))
+            .unwrap();
+        let words: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(words, ["num.partitions", "4", "flag", "--set"]);
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("broker.rack"))
+            .unwrap();
+        assert_eq!(
+            line.split_whitespace().collect::<Vec<_>>(),
+            ["broker.rack", "-", "default"]
+        );
+    }
+
+    #[test]
+    fn json_is_a_list_of_objects() {
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&printed(Format::Json)).unwrap();
+        let row = rows
+            .iter()
+            .find(|row| row["name"] == "num.partitions")
+            .unwrap();
+        assert_eq!(
+            (row["value"].as_str(), row["source"].as_str()),
+            (Some("4"), Some("flag --set"))
+        );
+        let row = rows
+            .iter()
+            .find(|row| row["name"] == "broker.rack")
+            .unwrap();
+        assert!(row["value"].is_null());
+    }
+}

@@ -16,7 +16,11 @@ mod error;
 mod list_offsets;
 mod metadata;
 pub mod producer;
+#[cfg(test)]
+mod scripted;
 mod tasks;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 mod versions;
 

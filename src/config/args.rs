@@ -8,10 +8,9 @@ use std::path::PathBuf;
 /// `FOREBAY_DATA_DIR`) and a key of the settings file (`data-dir:`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct ServeArgs {
-    /// Address to listen on; port 0 takes a free one. Repeat it, or separate with commas, for more
-    /// [default: 127.0.0.1:9092]
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9092]
     #[arg(long, value_name = "HOST:PORT")]
-    pub listen: Vec<String>,
+    pub listen: Option<String>,
 
     /// Directory that holds all data; created if missing [default: ./forebay-data]
     #[arg(long, value_name = "DIR")]

@@ -83,8 +83,8 @@ pub struct Effective {
 /// Everything a broker process is told at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Addresses to listen on; port 0 takes a free one.
-    pub listen: Vec<SocketAddr>,
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
     /// Host and port that clients are told; `None` tells them what they dialled.
     pub advertise: Option<(String, u16)>,
     /// Directory that holds all data.
@@ -159,15 +159,11 @@ impl Config {
         &self.effective
     }
 
-    /// Who this node is, for the catalog. `listeners` are the addresses in use, their ports known.
-    pub fn identity(&self, cluster_id: String, listeners: &[SocketAddr]) -> Identity {
-        let addresses: Vec<String> = listeners
-            .iter()
-            .map(|address| format!("PLAINTEXT://{address}"))
-            .collect();
+    /// Who this node is, for the catalog. `listener` is the address in use, its port known.
+    pub fn identity(&self, cluster_id: String, listener: SocketAddr) -> Identity {
         let mut static_settings = self.settings.clone();
         let mut set = |name: &str, value: String| static_settings.insert(name.to_owned(), value);
-        set("listeners", addresses.join(","));
+        set("listeners", format!("PLAINTEXT://{listener}"));
         set("log.dirs", self.data_dir.display().to_string());
         set("node.id", self.node_id.0.to_string());
         if let Some((host, port)) = &self.advertise {
@@ -210,17 +206,13 @@ fn required<T>(
     Ok(value.expect("options without a default are not asked for here"))
 }
 
-fn parse_listen(text: &str) -> Result<Vec<SocketAddr>, String> {
-    let mut addresses = Vec::new();
-    for part in text.split(',') {
-        let (host, port) = parse_host_port(part.trim())?;
-        let found = (host.as_str(), port).to_socket_addrs();
-        let found = found.map_err(|error| format!("cannot be looked up: {error}"))?;
-        // Some clients try only the first address of a name, and that is rarely the IPv6 one.
-        let address = found.min_by_key(SocketAddr::is_ipv6);
-        addresses.push(address.ok_or_else(|| format!("names no address for {host}"))?);
-    }
-    Ok(addresses)
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    let (host, port) = parse_host_port(text)?;
+    let found = (host.as_str(), port).to_socket_addrs();
+    let found = found.map_err(|error| format!("cannot be looked up: {error}"))?;
+    // Some clients try only the first address of a name, and that is rarely the IPv6 one.
+    let address = found.min_by_key(SocketAddr::is_ipv6);
+    address.ok_or_else(|| format!("names no address for {host}"))
 }
 
 fn parse_host_port(text: &str) -> Result<(String, u16), String> {
@@ -262,13 +254,20 @@ fn parse_node_id(text: &str) -> Result<NodeId, String> {
 }
 
 fn parse_level(text: &str) -> Result<String, String> {
-    match text.parse::<tracing_subscriber::EnvFilter>() {
-        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(
-            "must be error, warn, info, debug, trace or a filter like info,forebay::log=debug"
-                .to_owned(),
-        ),
+    // A bare word that is no level would be taken for a module, and nothing else be logged.
+    let known = |part: &str| {
+        let bare = !part.contains(['=', '[', ':']);
+        let level = part
+            .trim()
+            .parse::<tracing_subscriber::filter::LevelFilter>();
+        !bare || level.is_ok()
+    };
+    let valid = text.parse::<tracing_subscriber::EnvFilter>().is_ok() && text.split(',').all(known);
+    if valid && !text.is_empty() {
+        return Ok(text.to_owned());
     }
+    let form = "must be error, warn, info, debug, trace or a filter like info,forebay::log=debug";
+    Err(form.to_owned())
 }
 
 fn parse_format(text: &str) -> Result<LogFormat, String> {

@@ -14,7 +14,7 @@ use serde_saphyr::Spanned;
 use super::{ConfigError, ServeArgs};
 use crate::catalog::settings::{Change, TABLE, broker_setting, topic_setting};
 
-/// Name, default and meaning of an option of the process itself; the flag is `--name`.
+/// Name, default and flag of each option of the process itself.
 pub(super) const OPTIONS: &[(&str, Option<&str>, &str)] = &[
     ("listen", Some("127.0.0.1:9092"), "--listen"),
     ("data-dir", Some("./forebay-data"), "--data-dir"),
@@ -130,9 +130,8 @@ pub(super) fn variable_of(name: &str) -> String {
 }
 
 fn flags(args: &ServeArgs) -> Vec<(&'static str, String)> {
-    let listen = (!args.listen.is_empty()).then(|| args.listen.join(","));
     let all = [
-        ("listen", &listen),
+        ("listen", &args.listen),
         ("data-dir", &args.data_dir),
         ("cores", &args.cores),
         ("io", &args.io),

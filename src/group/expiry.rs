@@ -3,11 +3,9 @@
 //! A group without members lives until its last offset has expired (`offsets.retention.minutes`,
 //! counted from the moment it became empty). All of it is tombstones; `replay` does the removing.
 
-use bytes::Bytes;
-
 use super::records;
 use super::state::{Group, Phase};
-use super::{Caller, Coordinator, Output, Reply};
+use super::{Caller, Coordinator, Output, Record, Reply};
 use crate::base::{ErrorCode, Now, WallMs};
 use crate::wire::messages::delete_groups::DeletableGroupResult;
 use crate::wire::records::offset_commit::OffsetCommitValue;
@@ -63,7 +61,7 @@ impl Group {
         group_id: &str,
         now_ms: WallMs,
         retention_ms: i64,
-        tombstones: &mut Vec<(Bytes, Option<Bytes>)>,
+        tombstones: &mut Vec<Record>,
     ) -> bool {
         if self.offsets.is_empty() {
             return true;
@@ -74,10 +72,9 @@ impl Group {
             (Phase::Empty, Some(stored)) => Some(stored.current_state_timestamp),
             (Phase::Empty, None) => None,
             // Members of a consumer group may have dropped a topic for good.
-            (Phase::Stable, _) if self.is_consumer() => None,
+            (Phase::Stable, _) if self.subscribed.is_some() => None,
             _ => return false,
         };
-        let subscription = self.subscription();
         let is_expired = |topic: &str, offset: &OffsetCommitValue| {
             let since = empty_since.filter(|since| *since != -1);
             let since = since.unwrap_or(offset.commit_timestamp);
@@ -85,7 +82,7 @@ impl Group {
                 -1 => now_ms.saturating_sub(since) >= retention_ms,
                 expire_timestamp => now_ms >= expire_timestamp,
             };
-            is_old && !subscription.contains(topic)
+            is_old && !self.is_subscribed(topic)
         };
         self.expired_offsets(group_id, is_expired, tombstones)
     }
@@ -95,7 +92,7 @@ impl Group {
         &self,
         group_id: &str,
         is_expired: impl Fn(&str, &OffsetCommitValue) -> bool,
-        tombstones: &mut Vec<(Bytes, Option<Bytes>)>,
+        tombstones: &mut Vec<Record>,
     ) -> bool {
         let mut all = true;
         for (topic, partitions) in &self.offsets {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::records;
 use super::state::{Group, Phase};
-use super::{Caller, Coordinator, Output, Reply};
+use super::{Caller, Coordinator, Output, Record, Reply};
 use crate::base::{ErrorCode, Now, TopicId};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse,
@@ -265,23 +265,6 @@ fn validate_delete<'a>(group_id: &str, group: Option<&'a Group>) -> Result<&'a G
     }
 }
 
-/// What a group reads at present.
-pub(super) enum Subscription {
-    /// These topics.
-    Topics(BTreeSet<String>),
-    /// A consumer group whose members say something we cannot read: to be safe, everything.
-    All,
-}
-
-impl Subscription {
-    pub(super) fn contains(&self, topic: &str) -> bool {
-        match self {
-            Self::Topics(topics) => topics.contains(topic),
-            Self::All => true,
-        }
-    }
-}
-
 impl Group {
     /// See the table at [`State`](super::State).
     fn validate_commit(&self, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
@@ -304,35 +287,37 @@ impl Group {
         }
     }
 
-    /// Topics of all members, by what they said under the chosen protocol. Groups of other types
-    /// than `consumer` read nothing that we could know.
-    pub(super) fn subscription(&self) -> Subscription {
-        let mut topics = BTreeSet::new();
-        if self.is_consumer() {
-            for member in self.members.values() {
-                let protocol = self.protocol.as_deref().unwrap_or_default();
-                match subscribed_topics(member.metadata(protocol)) {
-                    Ok(subscribed) => topics.extend(subscribed),
-                    Err(_) => return Subscription::All,
-                }
-            }
+    /// True if members of the last generation read the topic. If they are consumers and say
+    /// something we cannot read: to be safe, always.
+    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        match &self.subscribed {
+            Some(topics) => topics.contains(topic),
+            None => self.is_consumer(),
         }
-        Subscription::Topics(topics)
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "records as they are everywhere here"
-    )]
+    /// Topics of all members, by what they say under the chosen protocol. None for groups of other
+    /// types than `consumer`, whose metadata means nothing to us.
+    pub(super) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+        if !self.is_consumer() {
+            return None;
+        }
+        let mut topics = BTreeSet::new();
+        for member in self.members.values() {
+            let protocol = self.protocol.as_deref()?;
+            topics.extend(subscribed_topics(member.metadata(protocol)).ok()?);
+        }
+        Some(topics)
+    }
+
     fn delete_offsets(
         &self,
         request: OffsetDeleteRequest,
-    ) -> (Vec<(Bytes, Option<Bytes>)>, Vec<OffsetDeleteResponseTopic>) {
-        let subscription = self.subscription();
+    ) -> (Vec<Record>, Vec<OffsetDeleteResponseTopic>) {
         let mut tombstones = vec![];
         let mut topics = vec![];
         for topic in request.topics {
-            let is_read = subscription.contains(&topic.name);
+            let is_read = self.is_subscribed(&topic.name);
             let offsets = self.offsets.get(&topic.name);
             let mut partitions = vec![];
             for partition in topic.partitions {

@@ -146,6 +146,7 @@ impl Group {
         }
         self.generation = self.next_generation();
         self.protocol = self.select_protocol();
+        self.subscribed = self.subscribed_topics();
         self.phase = Phase::Syncing;
         self.pending_sync = self.members.keys().cloned().collect();
         let at = turn.deadline(self.rebalance_timeout_ms());

@@ -181,6 +181,8 @@ pub(super) struct Group {
     pub(super) pending_join: BTreeSet<String>,
     /// Members that have not synced in this generation.
     pub(super) pending_sync: BTreeSet<String>,
+    /// Topics that consumers of the last generation read, where known.
+    pub(super) subscribed: Option<BTreeSet<String>>,
     pub(super) timers: Timers,
 }
 
@@ -197,6 +199,7 @@ impl Group {
             members: BTreeMap::new(),
             pending_join: BTreeSet::new(),
             pending_sync: BTreeSet::new(),
+            subscribed: None,
             timers: Timers::default(),
         }
     }
@@ -320,7 +323,7 @@ impl Group {
             .members
             .remove(old)
             .expect("the caller found it by its instance id");
-        turn.answer_join_fenced(member.joined.take(), old);
+        turn.answer_join_error(member.joined.take(), old, ErrorCode::FencedInstanceId);
         turn.answer_sync_error(member.synced.take(), ErrorCode::FencedInstanceId);
         member.is_new = false;
         self.timers.cancel(&Timer::Session(old.to_owned()));
@@ -406,6 +409,7 @@ impl Group {
         self.protocol_type = Some(value.protocol_type.clone()).filter(|name| !name.is_empty());
         self.protocol.clone_from(&value.protocol);
         self.leader.clone_from(&value.leader);
+        self.subscribed = self.subscribed_topics();
         self.phase = match self.members.is_empty() {
             true => Phase::Empty,
             false => Phase::Stable,

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
-use super::{Config, Output, Reply, Token};
+use super::{Config, Output, Record, Reply, Token};
 use crate::base::prng::Prng;
 use crate::base::{ErrorCode, Mono, Now};
 use crate::wire::messages::join_group::JoinGroupResponse;
@@ -40,7 +38,7 @@ impl Turn<'_> {
     }
 
     /// Adds a record.
-    pub(super) fn push_record(&mut self, record: (Bytes, Option<Bytes>)) {
+    pub(super) fn push_record(&mut self, record: Record) {
         self.out.records.push(record);
     }
 
@@ -68,15 +66,6 @@ impl Turn<'_> {
         error: ErrorCode,
     ) {
         self.answer_join(waiter, join_error(member_id, error));
-    }
-
-    /// The same to a static member that was replaced; Kafka sends no protocol at all then.
-    pub(super) fn answer_join_fenced(&mut self, waiter: Option<Waiter>, member_id: &str) {
-        let response = JoinGroupResponse {
-            protocol_name: None,
-            ..join_error(member_id, ErrorCode::FencedInstanceId)
-        };
-        self.answer_join(waiter, response);
     }
 
     /// Answers a parked sync, if there is one and its connection still is.
@@ -110,6 +99,7 @@ impl Turn<'_> {
 pub(super) fn join_error(member_id: &str, error: ErrorCode) -> JoinGroupResponse {
     JoinGroupResponse {
         error_code: error,
+        protocol_name: None,
         member_id: member_id.to_owned(),
         ..Default::default()
     }

@@ -235,7 +235,7 @@ impl Dir for FsDir {
 
     fn write_at(&mut self, name: &str, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let file = self.file(name, "write")?;
-        write_all(descriptor(&file), position, slices)
+        write_file(descriptor(&file), position, slices)
             .map_err(|error| self.failed("write", name, error))
     }
 
@@ -243,7 +243,7 @@ impl Dir for FsDir {
         let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
         let file = self.open_at(&unfinished, flags, "replace")?;
-        write_all(file.as_fd(), 0, &[IoSlice::new(contents)])
+        write_file(file.as_fd(), 0, &[IoSlice::new(contents)])
             .map_err(|error| self.failed("replace", name, error))?;
         fsync(&file).map_err(|errno| self.failed("replace", name, errno))?;
         // A kept descriptor would go on reading the old contents.
@@ -366,42 +366,44 @@ fn read_full(fd: BorrowedFd<'_>, position: u64, buffer: &mut [u8]) -> io::Result
     Ok(done)
 }
 
-/// Writes all slices; a write may be short, and the kernel takes a bounded number of slices.
-fn write_all(fd: BorrowedFd<'_>, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+/// Writes all slices to a file.
+fn write_file(fd: BorrowedFd<'_>, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+    write_all(position, slices, |position, slices| {
+        pwritev(fd, slices, offset(position)?).map_err(io::Error::from)
+    })
+}
+
+/// Writes all slices by vectored writes, each of which may be short and takes a bounded number of
+/// slices.
+fn write_all(
+    position: u64,
+    slices: &[IoSlice<'_>],
+    mut write: impl FnMut(u64, &[IoSlice<'_>]) -> io::Result<usize>,
+) -> io::Result<()> {
     let mut position = position;
     for run in slices.chunks(WRITE_SLICES_MAX) {
-        let length: usize = run.iter().map(|slice| slice.len()).sum();
-        let written = write_some(fd, position, run)?;
-        position = position.saturating_add(written as u64);
-        if written == length {
-            continue;
-        }
+        let mut left: usize = run.iter().map(|slice| slice.len()).sum();
+        let mut rest: &[IoSlice<'_>] = run;
         // Only after a short write are the slices copied, to cut off what was written.
-        let mut rest = run.to_vec();
-        let mut rest = &mut rest[..];
-        IoSlice::advance_slices(&mut rest, written);
-        while !rest.is_empty() {
-            let written = write_some(fd, position, rest)?;
+        let mut copy: Vec<IoSlice<'_>>;
+        while left > 0 {
+            let written = match write(position, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
             position = position.saturating_add(written as u64);
-            IoSlice::advance_slices(&mut rest, written);
+            left -= written;
+            if left > 0 {
+                copy = rest.to_vec();
+                let mut uncut = &mut copy[..];
+                IoSlice::advance_slices(&mut uncut, written);
+                rest = uncut;
+            }
         }
     }
     Ok(())
-}
-
-/// One vectored write; at least one byte, unless there is none.
-fn write_some(fd: BorrowedFd<'_>, position: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-    let position = offset(position)?;
-    loop {
-        match pwritev(fd, slices, position) {
-            Ok(0) if slices.iter().any(|slice| !slice.is_empty()) => {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            Ok(written) => return Ok(written),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 /// A position as the kernel wants it.

@@ -1,6 +1,7 @@
 //! What a shard asks of the machine it runs on. It knows bytes, sockets, files and time, and
 //! nothing of Kafka. Three implementations: [`ring`] on io_uring, [`posix`] as the fallback where
-//! io_uring is blocked, and the simulator's.
+//! io_uring is blocked, and the simulator's. [`backend`] chooses between the first two, which share
+//! [`files`] and [`sockets`].
 //!
 //! Operations that may wait are submitted with a token and complete later, in any order; a buffer
 //! belongs to the implementation until its completion. Everything else is a plain call that works

@@ -6,7 +6,9 @@
 //! and epoll will tell when that changes.
 
 use super::files::{self, DataDir};
-use super::sockets::{self, Acceptor, AfterAccept, Listener, Progress, Sending};
+use super::sockets::{
+    self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
+};
 use super::{
     Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, SocketKind, Token, clock,
 };
@@ -301,7 +303,7 @@ impl Connection {
     /// Sends this turn's share; the completion, if it ends.
     fn run_send(&mut self) -> Option<Completion> {
         let (token, socket, mut sending) = self.send.take()?;
-        let result = match sending.push(&socket) {
+        let result = match sending.push(&socket, SEND_TURN_BYTES_MAX) {
             Ok(Progress::Done) => Ok(()),
             Err(error) => Err(error),
             Ok(progress) => {

@@ -1,8 +1,9 @@
 //! Sockets, as both back ends see them: the listener, the reception of a new connection, and the
 //! plain system calls that receive and send without waiting.
 //!
-//! A socket's descriptor stays blocking, because the ring answers at once with EAGAIN on any
-//! other; the calls here say "do not wait" one by one. A socket belongs to one shard at a time.
+//! A socket's descriptor stays blocking: Linux 6.18 lets a ring operation wait on any other, too,
+//! but kernels have differed in that. The calls here say "do not wait" one by one. A socket belongs
+//! to one shard at a time.
 
 use super::{Accepted, Chunk, Socket, SocketKind, files};
 use crate::base::Mono;
@@ -131,9 +132,11 @@ impl Acceptor {
                 self.paused_until = Some(now + ACCEPT_PAUSE);
                 AfterAccept::Pause
             }
-            Some(Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP) | None => {
-                AfterAccept::Fail
-            }
+            // EAGAIN: the listener is not in the mode that this back end needs.
+            Some(
+                Errno::EAGAIN | Errno::EBADF | Errno::EINVAL | Errno::ENOTSOCK | Errno::EOPNOTSUPP,
+            )
+            | None => AfterAccept::Fail,
             // All others are errors of the one connection (accept(2), "Error handling").
             Some(_) => AfterAccept::Retry,
         }
@@ -296,10 +299,10 @@ impl Sending {
         }
     }
 
-    /// Sends by plain calls, without waiting, until done, blocked, or the turn's share is used up.
-    pub(super) fn push(&mut self, socket: &Socket) -> io::Result<Progress> {
+    /// Sends by plain calls, without waiting, until done, blocked, or the turn's `share` of bytes
+    /// is used up (bytes in memory go whole, as far as the socket takes them).
+    pub(super) fn push(&mut self, socket: &Socket, mut share: u64) -> io::Result<Progress> {
         let fd = descriptor(socket);
-        let mut share = SEND_TURN_BYTES_MAX;
         let _nonblocking = match self.is_memory() {
             true => None,
             // `sendfile` has no flag for one call. Nobody else meets the descriptor like this: the
@@ -371,6 +374,8 @@ impl Drop for Nonblocking<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::dir::FileKind;
+    use crate::io::Extent;
 
     #[test]
     fn a_port_is_not_shared() {
@@ -408,6 +413,32 @@ mod tests {
         assert!(!sending.is_done());
         sending.advance(1);
         assert!(sending.is_done());
+    }
+
+    #[test]
+    fn a_turn_sends_no_more_than_its_share_of_an_extent() {
+        use std::io::Read;
+        let mut contents = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut contents, b"0123456789").unwrap();
+        let file = crate::base::dir::File::new(FileKind::Os(contents.into()));
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let socket = Socket(Arc::new(SocketKind::Os(ours.into())));
+        let extent = Extent {
+            file,
+            position: 1,
+            length: 9,
+        };
+        let mut sending = Sending::new(vec![Chunk::Extent(extent)]);
+        for (expected, progress) in [
+            ("1234", Progress::Share),
+            ("5678", Progress::Share),
+            ("9", Progress::Done),
+        ] {
+            assert_eq!(sending.push(&socket, 4).unwrap(), progress);
+            let mut received = [0; 10];
+            let count = theirs.read(&mut received).unwrap();
+            assert_eq!(received[..count], *expected.as_bytes());
+        }
     }
 
     #[test]

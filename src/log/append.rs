@@ -160,7 +160,12 @@ impl Log {
         base_offset: Offset,
         snapshot: &[u8],
     ) -> io::Result<()> {
-        self.segments[at].close(dir)?;
+        let segment = &mut self.segments[at];
+        segment.close(dir)?;
+        if segment.offset_end <= self.checkpoint.recovery_point {
+            // Recovery would believe these files, and with them older contents of the same name.
+            segment.sync_index(dir)?;
+        }
         put_file(dir, &file_name(base_offset, SNAPSHOT_SUFFIX), snapshot)?;
         dir.create(&self.segments[at + 1].file())?;
         dir.sync_dir()

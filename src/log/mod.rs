@@ -316,9 +316,7 @@ impl Log {
         let end = self.log_end_offset();
         let active = self.active_mut();
         active.store_index(dir)?;
-        let base_offset = active.base_offset;
-        dir.sync(&file_name(base_offset, INDEX_SUFFIX))?;
-        dir.sync(&file_name(base_offset, TIME_INDEX_SUFFIX))?;
+        active.sync_index(dir)?;
         dir.replace(
             &file_name(end, SNAPSHOT_SUFFIX),
             &snapshot::encode(&self.producers),

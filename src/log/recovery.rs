@@ -32,8 +32,8 @@
 //! | `no_checkpoint` | a directory from Kafka: all is read, only the last segment may be cut |
 
 use super::files::{
-    FileKind, INDEX_SUFFIX, LOG_SUFFIX, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_kind, file_name,
-    put_file, read_range, remove_file, remove_segment,
+    FileKind, LOG_SUFFIX, SNAPSHOT_SUFFIX, file_kind, file_name, put_file, read_range, remove_file,
+    remove_segment,
 };
 use super::inspect::{Replay, Scan, inspect_closed, load_active, replay_segment, scan_segment};
 use super::segment::Segment;
@@ -192,8 +192,13 @@ impl Recovery<'_> {
             .bases
             .partition_point(|base| *base <= self.log_start_offset)
             .saturating_sub(1);
-        for base_offset in self.bases.drain(..below) {
-            remove_segment(self.dir, base_offset)?;
+        // Without a snapshot behind them they are still needed, to know the producers.
+        if below > 0 && self.load_snapshot(self.bases[below])?.is_some() {
+            self.dir
+                .sync(&file_name(self.bases[below], SNAPSHOT_SUFFIX))?;
+            for base_offset in self.bases.drain(..below).collect::<Vec<_>>() {
+                self.remove_segment(base_offset)?;
+            }
         }
         let missing_end = match self.bases.first() {
             Some(first) if *first > self.log_start_offset => *first,
@@ -314,7 +319,7 @@ impl Recovery<'_> {
                 }
             }
             if scan.invalid.is_some() || !joined || next_base.is_none() {
-                return self.finish_at(at, scan);
+                return self.finish_at(at, scan, replay);
             }
             let segment = self.close_scanned(scan.segment)?;
             self.segments.push_back(segment);
@@ -323,18 +328,22 @@ impl Recovery<'_> {
     }
 
     /// Makes the scanned segment the active one: cuts its tail and what follows.
-    fn finish_at(&mut self, at: usize, scan: Scan) -> Result<(), OpenError> {
+    fn finish_at(&mut self, at: usize, scan: Scan, replay: &Replay) -> Result<(), OpenError> {
         let mut truncated = scan.file_bytes - scan.segment.size_bytes;
-        for base_offset in self.bases.split_off(at + 1).into_iter().rev() {
-            truncated += self.size_of(base_offset);
-            remove_segment(self.dir, base_offset)?;
+        let removed = self.bases.split_off(at + 1);
+        for base_offset in removed.iter().rev() {
+            truncated += self.size_of(*base_offset);
+            self.remove_segment(*base_offset)?;
             self.report.repairs.push(format!(
                 "removed segment {base_offset}, which was never durable"
             ));
         }
+        if !removed.is_empty() {
+            // Before this one grows into the offsets of a name that could come back.
+            self.dir.sync_dir()?;
+        }
         let file = scan.segment.file();
         if truncated > 0 {
-            self.dir.sync_dir()?;
             self.dir.truncate(&file, scan.segment.size_bytes)?;
             self.dir.sync(&file)?;
             self.report.bytes_truncated += truncated;
@@ -346,8 +355,10 @@ impl Recovery<'_> {
         }
         if scan.segment.offset_end < self.log_start_offset {
             self.segments.push_back(scan.segment);
+            self.put_snapshot(self.log_start_offset, replay)?;
+            self.dir.sync_dir()?;
             for segment in std::mem::take(&mut self.segments) {
-                remove_segment(self.dir, segment.base_offset)?;
+                self.remove_segment(segment.base_offset)?;
             }
             return self.start_anew();
         }
@@ -361,6 +372,12 @@ impl Recovery<'_> {
         self.dir.create(&segment.file())?;
         self.dir.sync_dir()?;
         self.segments.push_back(segment);
+        Ok(())
+    }
+
+    fn remove_segment(&mut self, base_offset: Offset) -> Result<(), OpenError> {
+        remove_segment(self.dir, base_offset)?;
+        self.files.remove(&file_name(base_offset, SNAPSHOT_SUFFIX));
         Ok(())
     }
 
@@ -381,9 +398,7 @@ impl Recovery<'_> {
     /// Stores the indexes of a scanned segment that is not active, durably.
     fn close_scanned(&mut self, mut segment: Segment) -> Result<Segment, OpenError> {
         segment.close(self.dir)?;
-        for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
-            self.dir.sync(&file_name(segment.base_offset, suffix))?;
-        }
+        segment.sync_index(self.dir)?;
         Ok(segment)
     }
 
@@ -403,13 +418,11 @@ impl Recovery<'_> {
         self.remove_snapshots(|offset, _| offset > limit)?;
         let mut loaded = None;
         for offset in self.snapshots().into_iter().rev() {
-            let name = file_name(offset, SNAPSHOT_SUFFIX);
-            let size = self.files[&name].min(SNAPSHOT_BYTES_MAX);
-            let contents = read_range(self.dir, &name, 0, size)?;
-            if let Some(producers) = snapshot::decode(&contents, self.opening.now.mono) {
+            if let Some(producers) = self.load_snapshot(offset)? {
                 loaded = Some((offset, producers));
                 break;
             }
+            let name = file_name(offset, SNAPSHOT_SUFFIX);
             self.dir.remove(&name)?;
             self.files.remove(&name);
             self.report.repairs.push(format!("removed damaged {name}"));
@@ -427,6 +440,16 @@ impl Recovery<'_> {
             stored_epochs: epochs,
             mono: self.opening.now.mono,
         })
+    }
+
+    /// The producers of a snapshot, if there is one and it is good.
+    fn load_snapshot(&mut self, offset: Offset) -> Result<Option<Producers>, OpenError> {
+        let name = file_name(offset, SNAPSHOT_SUFFIX);
+        let Some(size) = self.files.get(&name) else {
+            return Ok(None);
+        };
+        let contents = read_range(self.dir, &name, 0, (*size).min(SNAPSHOT_BYTES_MAX))?;
+        Ok(snapshot::decode(&contents, self.opening.now.mono))
     }
 
     /// Removes the snapshots that the rule picks, by offset and whether they are neither at a

@@ -2,7 +2,7 @@
 //! goes only when the log start offset behind it is durable, and never the active one: if all of
 //! that one is expired, it is closed first, as in Kafka.
 
-use super::files::remove_segment;
+use super::files::{SNAPSHOT_SUFFIX, file_name, remove_segment};
 use super::{Log, ReadError, Retained};
 use crate::base::dir::Dir;
 use crate::base::{Now, Offset};
@@ -64,7 +64,12 @@ impl Log {
             self.queue_roll(now);
             self.write_queued(dir, now)?;
         }
-        self.move_start(dir, self.segments[count].base_offset)?;
+        let start = self.segments[count].base_offset;
+        if start > self.unsynced_base {
+            // Soon nothing else tells of the producers before it.
+            dir.sync(&file_name(start, SNAPSHOT_SUFFIX))?;
+        }
+        self.move_start(dir, start)?;
         for segment in self.segments.drain(..count) {
             remove_segment(dir, segment.base_offset)?;
             retained.segments += 1;

@@ -3,7 +3,7 @@
 //! queued.
 
 use super::Config;
-use super::files::{LOG_SUFFIX, file_name};
+use super::files::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, file_name};
 use super::index::{
     FileIndex, Index, MemoryIndex, OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES,
 };
@@ -136,6 +136,12 @@ impl Segment {
     pub fn close(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
         self.index = Index::File(self.store_index(dir)?);
         Ok(())
+    }
+
+    /// Makes the index files durable.
+    pub fn sync_index(&self, dir: &mut dyn Dir) -> io::Result<()> {
+        dir.sync(&file_name(self.base_offset, INDEX_SUFFIX))?;
+        dir.sync(&file_name(self.base_offset, TIME_INDEX_SUFFIX))
     }
 
     /// The time that retention goes by.

@@ -110,7 +110,11 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_accepted(&mut self, accepted: io::Result<Accepted>) {
+        let connections_max = self.state.broker.connections_max as usize;
         match accepted {
+            Ok(accepted) if self.mailbox.connections() >= connections_max => {
+                warn!(peer = %accepted.peer, "refused a connection: max.connections is reached");
+            }
             Ok(accepted) if self.life <= Life::Ready => {
                 let shard = self.mailbox.least_loaded();
                 self.mailbox.connection_placed(shard);

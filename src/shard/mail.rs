@@ -247,6 +247,12 @@ impl Mailbox {
         ShardId(least.map_or(0, |(shard, _)| shard as u16))
     }
 
+    /// Connections on all shards.
+    pub fn connections(&self) -> usize {
+        let load = |outbound: &Outbound| outbound.receiver.connections.load(Ordering::Relaxed);
+        self.outbound.iter().map(load).sum()
+    }
+
     /// Counts a connection that was given to `shard`.
     pub fn connection_placed(&self, shard: ShardId) {
         let receiver = &self.outbound[usize::from(shard.0)].receiver;

@@ -164,6 +164,11 @@ impl<I: Io> Shard<I> {
         &mut self.io
     }
 
+    /// Everything it owns, to look at.
+    pub fn state(&self) -> &ShardState {
+        &self.state
+    }
+
     /// How far its life has come.
     pub fn life(&self) -> Life {
         self.life
@@ -194,10 +199,21 @@ impl<I: Io> Shard<I> {
 
     /// One turn of the loop.
     pub fn turn(&mut self) -> io::Result<()> {
-        let deadline = match self.mailbox.fall_asleep() {
+        let deadline = self.fall_asleep();
+        self.wake_up(deadline)
+    }
+
+    /// The first half of a turn: from here on other shards ring the bell. Gives the time by which
+    /// [`Shard::wake_up`] must be called; in the past if there is something to do already.
+    pub fn fall_asleep(&mut self) -> Mono {
+        match self.mailbox.fall_asleep() {
             true => self.next_deadline(),
             false => Mono::default(),
-        };
+        }
+    }
+
+    /// The second half of a turn: waits, until `deadline` at the longest, and does what has come.
+    pub fn wake_up(&mut self, deadline: Mono) -> io::Result<()> {
         let mut completions = std::mem::take(&mut self.completions);
         self.io.wait(Some(deadline), &mut completions)?;
         self.mailbox.wake_up();

@@ -197,7 +197,7 @@ impl<I: Io> Shard<I> {
             self.state.queued.remove(&key);
             self.unsynced.remove(&key);
             self.syncing.remove(&key);
-            self.state.coordinators.remove(&key);
+            crate::api::groups::unload(&mut self.state, key);
             self.give_up(key);
             let Some(partition) = self.state.partitions.remove(&key) else {
                 continue;

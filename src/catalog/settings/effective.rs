@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{Image, Topic};
 use super::{BrokerName, Setting, broker_setting, list_items, topic_setting};
+use crate::catalog::{Image, Topic};
 
 /// Where a value came from, with Kafka's `ConfigSource` numbers of DescribeConfigs (KIP-226).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,12 +258,8 @@ pub struct BrokerSettings {
     pub producer_id_expiration_ms: i64,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
-    /// `socket.receive.buffer.bytes`; `None` leaves it to the operating system.
-    pub socket_receive_buffer_bytes: Option<u32>,
     /// `socket.request.max.bytes`: largest request frame.
     pub request_bytes_max: u32,
-    /// `socket.send.buffer.bytes`; `None` leaves it to the operating system.
-    pub socket_send_buffer_bytes: Option<u32>,
 }
 
 /// The values that apply to a topic, with the broker's defaults of `image`.
@@ -302,7 +298,6 @@ pub fn topic_settings(image: &Image, topic: &Topic) -> TopicSettings {
 pub fn broker_settings(image: &Image) -> BrokerSettings {
     let layers = image.layers(None);
     let size = |name| clamp(layers.broker_number(name));
-    let optional_size = |name| u32::try_from(layers.broker_number(name)).ok();
     BrokerSettings {
         auto_create_topics: layers.broker_flag("auto.create.topics.enable"),
         rack: layers.broker_text("broker.rack"),
@@ -325,9 +320,7 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
         offsets_segment_bytes: size("offsets.topic.segment.bytes"),
         producer_id_expiration_ms: layers.broker_number("producer.id.expiration.ms"),
         retention_check_interval_ms: layers.broker_number("log.retention.check.interval.ms"),
-        socket_receive_buffer_bytes: optional_size("socket.receive.buffer.bytes"),
         request_bytes_max: size("socket.request.max.bytes"),
-        socket_send_buffer_bytes: optional_size("socket.send.buffer.bytes"),
     }
 }
 

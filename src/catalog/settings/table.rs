@@ -477,21 +477,9 @@ pub const TABLE: &[Setting] = &[
         "Milliseconds after its last write that a producer is forgotten.",
     ),
     broker(
-        &[start("socket.receive.buffer.bytes", 1)],
-        Kind::int(-1),
-        Some("-1"),
-        "Receive buffer of each connection in bytes; -1 leaves it to the operating system.",
-    ),
-    broker(
         &[start("socket.request.max.bytes", 1)],
         Kind::int(1),
         Some("104857600"),
         "Largest request accepted, in bytes; a larger one closes the connection.",
-    ),
-    broker(
-        &[start("socket.send.buffer.bytes", 1)],
-        Kind::int(-1),
-        Some("-1"),
-        "Send buffer of each connection in bytes; -1 leaves it to the operating system.",
     ),
 ];

@@ -172,9 +172,11 @@ impl<C: Connector> Task<C> {
             self.revoke(revoked, true).await;
         }
         self.owned.extend(added.iter().cloned());
-        let added = added.into_iter();
-        self.shared
-            .assign(added.map(|partition| (partition, Start::Committed)));
+        if !added.is_empty() || !has_revoked {
+            let added = added.into_iter();
+            self.shared
+                .assign(added.map(|partition| (partition, Start::Committed)));
+        }
         Ok(has_revoked)
     }
 

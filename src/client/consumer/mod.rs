@@ -13,6 +13,8 @@ mod membership;
 mod offsets;
 mod positions;
 mod protocol;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -394,6 +396,12 @@ impl<C: Connector> Consumer<C> {
             }
             news.await;
         }
+    }
+
+    /// The next event if it is here already, for users who do something before they wait.
+    pub fn next_now(&self) -> Option<Result<Event, ConsumerError>> {
+        self.acknowledge();
+        self.pop()
     }
 
     /// Stops handing out and fetching partitions; what was fetched is kept. Those not assigned are

@@ -10,6 +10,8 @@ mod partition;
 mod partitioner;
 mod queue;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;

@@ -137,7 +137,7 @@ impl Partition {
         let is_blocked = !self.failed.is_empty()
             || self.in_flight.len() >= in_flight_max
             || (!is_alone && self.leader != Some(self.sent_to))
-            || (self.sequences.has_gap && batch.identity.is_none());
+            || (options.idempotent && batch.identity.is_none() && self.is_unsettled());
         if is_blocked || self.leader.is_none() {
             return None;
         }
@@ -212,6 +212,8 @@ impl Partition {
             }
         }
         self.regroup();
+        // It may have been due while it was in flight.
+        verdict.bytes_freed += self.expire(topic, options, now);
         verdict
     }
 
@@ -234,10 +236,16 @@ impl Partition {
         bytes_freed
     }
 
-    /// When [`Partition::expire`] has something to do.
-    pub fn expires_at(&self, options: &ProducerOptions) -> Option<Instant> {
-        let batch = self.waiting.front()?;
-        Some(batch.created + options.delivery_timeout)
+    /// When [`Partition::expire`] has something to do. What is due already is in flight, and is
+    /// looked at again when its answer comes.
+    pub fn expires_at(&self, options: &ProducerOptions, now: Instant) -> Option<Instant> {
+        let batches = self
+            .failed
+            .iter()
+            .chain(&self.in_flight)
+            .chain(&self.waiting);
+        let due = batches.map(|batch| batch.created + options.delivery_timeout);
+        due.filter(|due| *due > now).min()
     }
 
     /// Fails everything.
@@ -313,6 +321,12 @@ impl Partition {
     fn follows_failure(&self, batch_id: u64) -> bool {
         let mut unsettled = self.failed.iter().chain(&self.in_flight);
         self.sequences.has_gap || unsettled.any(|batch| batch.id < batch_id)
+    }
+
+    /// True while new batches must not follow those sent already: a broker recognises a resend only
+    /// among the last five batches, and a gap has to be closed first.
+    fn is_unsettled(&self) -> bool {
+        self.sequences.has_gap || self.in_flight.iter().any(|batch| batch.is_uncertain)
     }
 
     /// When nothing is in flight: failed batches go back to the front, and a gap is closed by a

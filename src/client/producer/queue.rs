@@ -342,7 +342,7 @@ impl Queue {
     }
 
     /// When [`Queue::expire`] has something to do.
-    pub fn expires_at(&self) -> Option<Instant> {
+    pub fn expires_at(&self, now: Instant) -> Option<Instant> {
         let topics = self.topics.values();
         let unassigned = topics.clone().filter_map(|topic| {
             let first = topic.unassigned.front()?;
@@ -350,7 +350,7 @@ impl Queue {
         });
         let partitions = topics.flat_map(|topic| &topic.partitions);
         unassigned
-            .chain(partitions.filter_map(|partition| partition.expires_at(&self.options)))
+            .chain(partitions.filter_map(|partition| partition.expires_at(&self.options, now)))
             .min()
     }
 

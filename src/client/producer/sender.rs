@@ -128,7 +128,7 @@ async fn run_expiry<C: Connector>(sender: Rc<Sender<C>>) {
         let now = clock::now();
         sender.queue.borrow_mut().expire(now);
         sender.progress.notify_waiters();
-        let expires_at = sender.queue.borrow().expires_at();
+        let expires_at = sender.queue.borrow().expires_at(now);
         // What comes later expires later than this.
         let latest = now + sender.queue.borrow().options().delivery_timeout;
         sleep_until(expires_at.unwrap_or(latest)).await;
@@ -191,7 +191,6 @@ fn start<C: Connector>(
         },
         timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
         topic_data: topic_data(taken),
-        ..Default::default()
     };
     let version_max = match taken.iter().any(|each| each.topic_id == TopicId::ZERO) {
         true => VERSION_WITH_NAMES,

@@ -12,6 +12,7 @@ use super::posix::Posix;
 use super::ring::{Ring, RingConfig};
 use super::sockets::Listener;
 use super::*;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -195,4 +196,9 @@ fn extent(file: &File, position: u64, length: u64) -> Chunk {
 
 fn errno(error: &io::Error) -> nix::errno::Errno {
     nix::errno::Errno::from_raw(error.raw_os_error().expect("an error of the system"))
+}
+
+/// What this thread has used so far.
+fn thread_usage() -> Usage {
+    getrusage(UsageWho::RUSAGE_THREAD).unwrap()
 }

@@ -2,7 +2,6 @@
 //! ends: `cargo test --release ping_pong -- --ignored --nocapture --test-threads 1`.
 
 use super::*;
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use std::io::Read;
 use std::time::Instant;
@@ -68,7 +67,7 @@ fn ping_pong<I: Make>() {
 
 /// CPU time of this thread so far: less disturbed by neighbours than the clock on the wall.
 fn thread_cpu_us() -> i64 {
-    let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+    let usage = thread_usage();
     (usage.user_time() + usage.system_time()).num_microseconds()
 }
 

@@ -15,7 +15,9 @@ pub use setup::{Refused, probe};
 
 use super::files::{self, DataDir};
 use super::slab::Slab;
-use super::sockets::{self, Acceptor, AfterAccept, Listener, Progress, Sending};
+use super::sockets::{
+    self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
+};
 use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, clock};
 use crate::base::dir::Dir;
 use crate::base::{Mono, Now};
@@ -86,7 +88,7 @@ impl Ring {
             .map(|listener| Acceptor::new(listener, false))
             .transpose();
         let acceptor = acceptor.map_err(|error| Refused::new("fcntl", error))?;
-        // Blocking: on a nonblocking descriptor the ring's read would not wait.
+        // Blocking, as sockets are: not every kernel lets the ring's read wait on any other.
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
             .map_err(|errno| Refused::new("eventfd", errno.into()))?;
         let mut ring = Self {
@@ -171,7 +173,7 @@ impl Ring {
             let Some((token, socket, mut sending)) = self.runnable.pop_front() else {
                 return;
             };
-            match sending.push(&socket) {
+            match sending.push(&socket, SEND_TURN_BYTES_MAX) {
                 Ok(Progress::Share) => self.runnable.push_back((token, socket, sending)),
                 Ok(Progress::Blocked) => {
                     self.start(token, Operation::AwaitRoom { socket, sending });
@@ -207,12 +209,6 @@ impl Ring {
     fn finish(&mut self, pending: Pending, result: i32) -> Option<Completion> {
         let Pending { token, operation } = pending;
         let result = usize::try_from(result).map_err(|_| Errno::from_raw(-result));
-        // A kernel worker was interrupted, or met the socket in the middle of a sendfile.
-        let again = matches!(result, Err(Errno::EINTR | Errno::EAGAIN));
-        if again && !matches!(operation, Operation::Sync { .. }) {
-            self.start(token, operation);
-            return None;
-        }
         let outcome = match operation {
             Operation::Accept => return self.finish_accept(token, result),
             Operation::Receive {

@@ -1,8 +1,8 @@
 //! `OffsetForLeaderEpoch`, API key 23: where a leader epoch ends, so that a reader notices
 //! truncation.
 //!
-//! Version 3 adds the replica id, 4 is flexible. Kafka does not let -1 stand for the consumer
-//! here: -2 is its debugging consumer.
+//! Version 3 adds the replica id (its default, -2, marks requests that cannot say who asks), 4 is
+//! flexible.
 
 use crate::base::ErrorCode;
 use crate::wire::table::messages;

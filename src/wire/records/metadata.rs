@@ -1,6 +1,6 @@
 //! Records of the cluster metadata log that describe topics.
 //!
-//! All are flexible. [`encode`](super::encode_metadata) puts key and version before each.
+//! All are flexible. [`encode_metadata`](super::encode_metadata) puts key and version before each.
 
 use uuid::Uuid;
 

@@ -1,0 +1,329 @@
+//! What the broker has promised, and whether it keeps it. Clients tell what they sent, what was
+//! acknowledged and what they read; the run tells of crashes. Unknown outcomes may be there or not.
+//!
+//! | promise | found by |
+//! |---|---|
+//! | acks=all: there after a power cut | [`Checker::on_ready`], [`Checker::on_placed`], audit |
+//! | acks=1: there after a process died; durable after `flush.ms` | the same |
+//! | one offset, one record, for ever; no record twice | [`Checker::on_placed`] |
+//! | a producer's records keep their order | [`Checker::on_placed`] |
+//! | what acks=all readers saw stays | an entry that was seen counts as acknowledged |
+//! | high watermark and log start never go back | [`Checker::on_marks`] |
+//! | groups: see `group_checker` | |
+
+use super::group_checker::GroupChecker;
+use super::records::RecordId;
+use crate::base::{Mono, Offset, PartitionKey, TopicId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// acks=1 is durable this long after its acknowledgement: `flush.ms` and the time that the sync,
+/// and one before it, may take.
+const FLUSHED_AFTER_MS: i64 = 1_500;
+
+/// What was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// Where to.
+    pub partition: PartitionKey,
+    /// 0, 1 or -1 for all.
+    pub acks: i16,
+    /// Records of one session, or of an idempotent producer, keep their order.
+    pub session: u64,
+    /// The record's timestamp.
+    pub timestamp: i64,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process died; the page cache lives.
+    Process,
+    /// The machine lost its power.
+    Power,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    id: RecordId,
+    acks: i16,
+    acked_at: Option<Mono>,
+    seen: bool,
+    /// It survived a restart, so it is on stable storage.
+    settled: bool,
+    /// The power was cut, and this may be gone; if so, all that follows is gone as well.
+    uncertain: bool,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    entries: BTreeMap<Offset, Entry>,
+    offsets: BTreeMap<RecordId, Offset>,
+    log_start: Offset,
+    high_watermark: Offset,
+}
+
+/// Everything known about one run.
+#[derive(Debug, Default)]
+pub struct Checker {
+    sent: BTreeMap<RecordId, Sent>,
+    histories: BTreeMap<PartitionKey, History>,
+    deleted: BTreeSet<TopicId>,
+    producer_ids: BTreeSet<i64>,
+    failure: Option<String>,
+    /// A fault of the disk can make a broker late.
+    pub flush_may_fail: bool,
+    /// Consumer groups.
+    pub groups: GroupChecker,
+    /// Records acknowledged.
+    pub acked: u64,
+    /// Records read.
+    pub read: u64,
+}
+
+impl Checker {
+    /// What is wrong, if something is.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
+    }
+
+    /// Notes what is wrong; the first counts.
+    pub fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+
+    /// A producer got this id.
+    pub fn on_producer_id(&mut self, producer_id: i64) {
+        if !self.producer_ids.insert(producer_id) {
+            self.fail(format!("producer id {producer_id} was given twice"));
+        }
+    }
+
+    /// A record is about to be sent.
+    pub fn on_sent(&mut self, id: RecordId, sent: Sent) {
+        self.sent.insert(id, sent);
+    }
+
+    /// What was sent under this id.
+    pub fn sent(&self, id: RecordId) -> Option<&Sent> {
+        self.sent.get(&id)
+    }
+
+    /// A record was acknowledged at an offset.
+    pub fn on_acked(&mut self, now: Mono, id: RecordId, offset: Offset) {
+        self.acked += 1;
+        if let Some(sent) = self.sent.get(&id).copied() {
+            let placed = self.on_placed(sent.partition, offset, id);
+            if let Some(entry) = placed {
+                entry.acked_at.get_or_insert(now);
+            }
+        }
+    }
+
+    /// A record was read at an offset.
+    pub fn on_read(&mut self, key: PartitionKey, offset: Offset, id: RecordId, timestamp: i64) {
+        self.read += 1;
+        match self.sent.get(&id) {
+            Some(sent) if sent.partition != key => {
+                self.fail(format!("{id:?} was read from {key:?}, not {sent:?}"));
+            }
+            Some(sent) if sent.timestamp != timestamp => {
+                self.fail(format!("{id:?} was read with timestamp {timestamp}"));
+            }
+            None => self.fail(format!("{id:?} was never sent")),
+            Some(_) => {
+                if let Some(entry) = self.on_placed(key, offset, id) {
+                    entry.seen = true;
+                }
+            }
+        }
+    }
+
+    /// It is known that this record lies at this offset.
+    fn on_placed(&mut self, key: PartitionKey, offset: Offset, id: RecordId) -> Option<&mut Entry> {
+        if self.deleted.contains(&key.topic) {
+            return None;
+        }
+        let sent = *self.sent.get(&id)?;
+        let history = self.histories.entry(key).or_default();
+        if let Err(what) = history.place(offset, id, &sent) {
+            self.failure.get_or_insert(format!("{key:?}: {what}"));
+            return None;
+        }
+        if let Err(what) = history.check_order(offset, id, &sent, &self.sent) {
+            self.failure.get_or_insert(format!("{key:?}: {what}"));
+        }
+        history.entries.get_mut(&offset)
+    }
+
+    /// High watermark and log start offset of a partition, as its owner has them.
+    pub fn on_marks(&mut self, key: PartitionKey, log_start: Offset, high_watermark: Offset) {
+        if self.deleted.contains(&key.topic) {
+            return;
+        }
+        let history = self.histories.entry(key).or_default();
+        let before = (history.log_start, history.high_watermark);
+        if log_start < before.0 || high_watermark < before.1 {
+            let now = (log_start, high_watermark);
+            self.fail(format!(
+                "{key:?}: log start and high watermark went from {before:?} back to {now:?}"
+            ));
+            return;
+        }
+        (history.log_start, history.high_watermark) = (log_start, high_watermark);
+    }
+
+    /// The high watermark, as far as it is known.
+    pub fn high_watermark(&self, key: PartitionKey) -> Offset {
+        self.histories.get(&key).map_or(0, |h| h.high_watermark)
+    }
+
+    /// Records up to this offset were deleted, and that was acknowledged.
+    pub fn on_records_deleted(&mut self, key: PartitionKey, low_watermark: Offset) {
+        let history = self.histories.entry(key).or_default();
+        history.log_start = history.log_start.max(low_watermark);
+    }
+
+    /// The deletion of a topic was asked for: nothing about it is promised any more.
+    pub fn on_topic_deleted(&mut self, topic: TopicId) {
+        self.deleted.insert(topic);
+        self.histories.retain(|key, _| key.topic != topic);
+    }
+
+    /// The broker has stopped cleanly: everything is on stable storage.
+    pub fn on_settled(&mut self) {
+        for history in self.histories.values_mut() {
+            for entry in history.entries.values_mut() {
+                entry.settled |= !entry.uncertain;
+            }
+        }
+    }
+
+    /// The broker is gone.
+    pub fn on_crash(&mut self, now: Mono, crash: Crash) {
+        self.groups.on_crash();
+        for history in self.histories.values_mut() {
+            history.high_watermark = 0;
+            if crash == Crash::Power {
+                history.lose(now, self.flush_may_fail);
+            }
+        }
+    }
+
+    /// A broker serves again, with this log: `None` if it could not open it.
+    pub fn on_ready(&mut self, key: PartitionKey, ends: Option<(Offset, Offset)>) {
+        let Some((log_start, log_end)) = ends else {
+            return self.fail(format!("{key:?} is offline after a restart"));
+        };
+        let Some(history) = self.histories.get_mut(&key) else {
+            return;
+        };
+        let certain = history.entries.iter().rev().find(|(_, e)| !e.uncertain);
+        if let Some((offset, entry)) = certain
+            && *offset >= log_end
+        {
+            let what = format!("{key:?} ends at {log_end}: {entry:?} at {offset} is lost");
+            return self.fail(what);
+        }
+        if log_start < history.log_start {
+            let before = history.log_start;
+            let what = format!("{key:?}: log start went back from {before} to {log_start}");
+            return self.fail(what);
+        }
+        for (offset, entry) in &mut history.entries {
+            entry.settled |= !entry.uncertain;
+            if *offset >= log_end {
+                history.offsets.remove(&entry.id);
+            }
+        }
+        history.entries.retain(|offset, _| *offset < log_end);
+    }
+}
+
+impl History {
+    fn place(&mut self, offset: Offset, id: RecordId, sent: &Sent) -> Result<(), String> {
+        if let Some(&other) = self.offsets.get(&id)
+            && other != offset
+        {
+            match self.entries.get(&other) {
+                Some(entry) if entry.uncertain => self.forget_from(other),
+                _ => return Err(format!("{id:?} is at {other} and at {offset}")),
+            }
+        }
+        match self.entries.get(&offset).copied() {
+            Some(entry) if entry.id == id => {
+                if entry.uncertain {
+                    for (_, entry) in self.entries.range_mut(..=offset) {
+                        entry.uncertain = false;
+                    }
+                }
+                return Ok(());
+            }
+            Some(entry) if entry.uncertain => self.forget_from(offset),
+            Some(entry) => return Err(format!("{offset} holds {id:?}, and held {entry:?}")),
+            None => {}
+        }
+        let entry = Entry {
+            id,
+            acks: sent.acks,
+            acked_at: None,
+            seen: false,
+            settled: false,
+            uncertain: false,
+        };
+        self.entries.insert(offset, entry);
+        self.offsets.insert(id, offset);
+        Ok(())
+    }
+
+    /// A record at `offset` is gone, and so is every uncertain one behind it.
+    fn forget_from(&mut self, offset: Offset) {
+        let uncertain = self.entries.range(offset..).filter(|(_, e)| e.uncertain);
+        let gone: Vec<_> = uncertain.map(|(offset, e)| (*offset, e.id)).collect();
+        for (offset, id) in gone {
+            self.entries.remove(&offset);
+            self.offsets.remove(&id);
+        }
+    }
+
+    fn check_order(
+        &self,
+        offset: Offset,
+        id: RecordId,
+        sent: &Sent,
+        all: &BTreeMap<RecordId, Sent>,
+    ) -> Result<(), String> {
+        let comparable = |other: &RecordId, at: Offset| {
+            let certain = self.entries.get(&at).is_some_and(|e| !e.uncertain);
+            let same = all.get(other).is_some_and(|s| s.session == sent.session);
+            certain && same && other.producer == id.producer
+        };
+        let before = self.offsets.range(..id).next_back();
+        let after = RecordId {
+            number: id.number + 1,
+            ..id
+        };
+        let after = self.offsets.range(after..).next();
+        for (other, at) in before.into_iter().chain(after) {
+            if comparable(other, *at) && (*at < offset) != (*other < id) {
+                let what = format!("{id:?} at {offset} and {other:?} at {at} are out of order");
+                return Err(what);
+            }
+        }
+        Ok(())
+    }
+
+    /// The power was cut: what lies behind the last record that must be durable may be gone.
+    fn lose(&mut self, now: Mono, flush_may_fail: bool) {
+        let durable = |entry: &Entry| {
+            let flushed = entry.acked_at.map(|at| at.plus_ms(FLUSHED_AFTER_MS) < now);
+            let acked = entry.acked_at.is_some() || entry.seen;
+            let flushed = flushed == Some(true) && !flush_may_fail;
+            !entry.uncertain && (entry.settled || flushed || (acked && entry.acks == -1))
+        };
+        let last = self.entries.iter().rev().find(|(_, e)| durable(e));
+        let end = last.map_or(0, |(offset, _)| offset + 1);
+        for (_, entry) in self.entries.range_mut(end..) {
+            entry.uncertain = true;
+        }
+    }
+}

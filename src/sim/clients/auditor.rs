@@ -1,0 +1,197 @@
+//! Reads everything once, when all is quiet: each partition from its first offset to its last, by
+//! the wire. What must be there and is not, shows here at the latest.
+
+use super::consumer::{self, request};
+use super::link::{Answer, Heard, Link};
+use super::{Client, Scene};
+use crate::base::prng::Prng;
+use crate::base::{ErrorCode, Mono, Offset, PartitionKey};
+use crate::sim::world::World;
+use crate::wire::messages::fetch::FetchRequest;
+use crate::wire::messages::list_offsets::{
+    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+};
+use std::collections::VecDeque;
+
+/// Timestamps that stand for the first and the last offset.
+const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
+
+/// How far it is with one partition.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Start,
+    End { start: Offset },
+    Read { next: Offset, end: Offset },
+}
+
+/// See the module's text.
+pub struct Auditor {
+    link: Link,
+    prng: Prng,
+    /// Topic and partition; the first is being read.
+    partitions: VecDeque<(String, i32)>,
+    step: Step,
+    asked: bool,
+}
+
+impl Auditor {
+    /// An auditor of all that the cluster holds.
+    pub fn new(scene: &Scene<'_>, seed: u64) -> Self {
+        let all = scene.cluster.topics.iter();
+        let partitions =
+            all.flat_map(|(name, topic)| (0..topic.partitions).map(|p| (name.clone(), p)));
+        Self {
+            link: Link::new("auditor"),
+            prng: Prng::new(seed),
+            partitions: partitions.collect(),
+            step: Step::Start,
+            asked: false,
+        }
+    }
+
+    /// True when everything was read.
+    pub fn is_done(&self) -> bool {
+        self.partitions.is_empty()
+    }
+
+    fn ask(&mut self, scene: &mut Scene<'_>) {
+        let Some((topic, partition)) = self.partitions.front() else {
+            return;
+        };
+        let timestamp = match self.step {
+            Step::Start => EARLIEST,
+            Step::End { .. } => LATEST,
+            Step::Read { next, .. } => {
+                let Some(info) = scene.cluster.topics.get(topic) else {
+                    return;
+                };
+                let version = 4 + self.prng.below(15) as i16;
+                let wanted = [(*partition, next)];
+                let bytes_max = 1 + self.prng.below(200_000) as i32;
+                let request = FetchRequest {
+                    min_bytes: 1,
+                    ..request(topic, info.id, version, &wanted, bytes_max)
+                };
+                self.asked = true;
+                return self.link.ask(scene, version, &request, 0);
+            }
+        };
+        let version = 1 + self.prng.below(11) as i16;
+        let request = ListOffsetsRequest {
+            replica_id: -1,
+            topics: vec![ListOffsetsTopic {
+                name: topic.clone(),
+                partitions: vec![ListOffsetsPartition {
+                    partition_index: *partition,
+                    timestamp,
+                    ..ListOffsetsPartition::default()
+                }],
+            }],
+            ..ListOffsetsRequest::default()
+        };
+        self.asked = true;
+        self.link.ask(scene, version, &request, 0);
+    }
+
+    fn on_answer(&mut self, scene: &mut Scene<'_>, answer: Answer) {
+        self.asked = false;
+        let Some((topic, partition)) = self.partitions.front().cloned() else {
+            return;
+        };
+        let Some(key) = scene.cluster.key(&topic, partition) else {
+            return;
+        };
+        self.step = match self.step {
+            Step::Start => match listed(scene, answer) {
+                Some(start) => Step::End { start },
+                None => return,
+            },
+            Step::End { start } => match listed(scene, answer) {
+                Some(end) => {
+                    scene.checker.on_ready(key, Some((start, end)));
+                    Step::Read { next: start, end }
+                }
+                None => return,
+            },
+            Step::Read { next, end } => match fetched(scene, key, next, answer) {
+                Some(next) => Step::Read { next, end },
+                None => return,
+            },
+        };
+        if let Step::Read { next, end } = self.step
+            && next >= end
+        {
+            self.partitions.pop_front();
+            self.step = Step::Start;
+        }
+    }
+}
+
+fn listed(scene: &mut Scene<'_>, answer: Answer) -> Option<Offset> {
+    let response = answer.decode::<ListOffsetsRequest>(scene)?;
+    let partition = response.topics.first().and_then(|t| t.partitions.first());
+    match partition {
+        Some(found) if found.error_code == ErrorCode::None => Some(found.offset),
+        _ => {
+            scene.checker.fail(format!("{response:?} in an audit"));
+            None
+        }
+    }
+}
+
+fn fetched(
+    scene: &mut Scene<'_>,
+    key: PartitionKey,
+    next: Offset,
+    answer: Answer,
+) -> Option<Offset> {
+    let response = answer.decode::<FetchRequest>(scene)?;
+    let part = response
+        .responses
+        .first()
+        .and_then(|t| t.partitions.first());
+    let read = part.map(|part| consumer::read(scene, key, next, part));
+    let after = read.and_then(|read| read.next.or(read.out_of_range.map(|(start, _)| start)));
+    if after.is_none_or(|after| after <= next) {
+        let what = format!("{key:?} gives nothing at {next} in an audit: {response:?}");
+        scene.checker.fail(what);
+    }
+    after
+}
+
+impl Client for Auditor {
+    fn name(&self) -> &str {
+        self.link.name()
+    }
+
+    fn turn(&mut self, scene: &mut Scene<'_>) {
+        while let Some(heard) = self.link.hear(scene) {
+            match heard {
+                Heard::Answer(answer) => self.on_answer(scene, answer),
+                Heard::Broken => self.asked = false,
+            }
+        }
+        if !self.asked && !self.is_done() && self.link.is_up(scene) {
+            self.ask(scene);
+        }
+        if self.is_done() && self.link.is_connected() {
+            self.link.hang_up(scene);
+        }
+    }
+
+    fn is_awake(&self, world: &World) -> bool {
+        self.link.is_awake(world)
+    }
+
+    fn next_deadline(&self) -> Mono {
+        match self.is_done() {
+            true => Mono(u64::MAX),
+            false => self.link.next_deadline(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.is_done()
+    }
+}

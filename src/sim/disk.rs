@@ -1,0 +1,460 @@
+//! A disk that forgets what was not synced: contents by sectors, names by the order of their
+//! changes within a directory, as a file system with a journal does. It can stop in the middle of
+//! anything (see [`Disk::stop_after`]): from then on every call fails and nothing changes, until
+//! [`Disk::restart`].
+//!
+//! Invariant: what was synced before the machine lost power is there afterwards.
+
+use crate::base::Mono;
+use crate::base::prng::Prng;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+
+/// What a device writes as a whole.
+const SECTOR_BYTES: usize = 512;
+
+/// Bugs of the shell that look like these faults of a disk; for tests of the checker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DiskBugs {
+    /// A process that dies takes writes of its last milliseconds with it: it had answered before
+    /// it wrote.
+    pub late_write_ms: Option<u64>,
+    /// Syncing a directory does nothing.
+    pub sync_dir_skipped: bool,
+    /// One of so many writes ends early, and nobody notices.
+    pub short_write_one_in: Option<u64>,
+}
+
+/// The data directory of one broker.
+#[derive(Debug)]
+pub struct Disk {
+    inodes: Vec<Inode>,
+    directories: Vec<Names>,
+    /// The partitions' directories by name; the files of the root are in [`ROOT`].
+    root: Names,
+    operations: u64,
+    stop_at: Option<u64>,
+    stopped: bool,
+    /// A sync has failed: what it should have stored is gone from everywhere but the page cache.
+    pub damaged: bool,
+    /// Of 100,000 changes, so many fail.
+    pub failures: u64,
+    /// See [`DiskBugs`].
+    pub bugs: DiskBugs,
+}
+
+/// The directory that holds the files of the data directory itself.
+pub const ROOT: usize = 0;
+
+/// Names of a directory, now and on stable storage.
+#[derive(Debug, Default)]
+struct Names {
+    live: BTreeMap<String, usize>,
+    durable: BTreeMap<String, usize>,
+    changes: Vec<NameChange>,
+}
+
+#[derive(Debug)]
+enum NameChange {
+    Link(String, usize),
+    Unlink(String),
+    /// One step of the journal: never both names, never none.
+    Rename(String, String, usize),
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    contents: Vec<u8>,
+    durable: Vec<u8>,
+    /// What happened since, with a number of its own each.
+    changes: VecDeque<(u64, Mono, Change)>,
+    next_change: u64,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Truncate(usize),
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self {
+            inodes: Vec::new(),
+            directories: vec![Names::default()],
+            root: Names::default(),
+            operations: 0,
+            stop_at: None,
+            stopped: false,
+            damaged: false,
+            failures: 0,
+            bugs: DiskBugs::default(),
+        }
+    }
+}
+
+impl Disk {
+    /// Stops before the change after `operations` more.
+    pub fn stop_after(&mut self, operations: u64) {
+        self.stop_at = Some(self.operations + operations);
+    }
+
+    /// True since the operation given to [`Disk::stop_after`], or [`Disk::stop`].
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Stops now.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Goes on where it stopped.
+    pub fn restart(&mut self) {
+        self.stop_at = None;
+        self.stopped = false;
+    }
+
+    /// The process is dead, the machine lives.
+    pub fn lose_process(&mut self, now: Mono) {
+        let Some(late_ms) = self.bugs.late_write_ms else {
+            return;
+        };
+        for inode in &mut self.inodes {
+            inode
+                .changes
+                .retain(|(_, at, _)| at.plus_ms(late_ms as i64) <= now);
+            inode.contents = inode.durable.clone();
+            for (_, _, change) in &inode.changes {
+                change.apply(&mut inode.contents);
+            }
+        }
+    }
+
+    /// The machine has lost its power: of what was not synced some is there, the rest is not.
+    pub fn lose_power(&mut self, prng: &mut Prng) {
+        self.damaged = false;
+        self.root.lose(prng);
+        for names in &mut self.directories {
+            names.lose(prng);
+        }
+        for inode in &mut self.inodes {
+            inode.lose(prng);
+        }
+    }
+
+    /// Counts a change, and fails it if its time has come.
+    fn change(&mut self, prng: &mut Prng) -> io::Result<()> {
+        self.operations += 1;
+        if self.stop_at.is_some_and(|at| self.operations > at) {
+            self.stopped = true;
+        }
+        self.check_running()?;
+        match self.failures > 0 && prng.below(100_000) < self.failures {
+            true => Err(io::Error::other("a fault of the disk")),
+            false => Ok(()),
+        }
+    }
+
+    fn check_running(&self) -> io::Result<()> {
+        match self.stopped {
+            true => Err(io::Error::other("the machine has stopped")),
+            false => Ok(()),
+        }
+    }
+
+    fn inode_of(&self, directory: usize, name: &str) -> io::Result<usize> {
+        self.check_running()?;
+        let inode = self.directories[directory].live.get(name).copied();
+        inode.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no file {name}")))
+    }
+
+    /// All directories of the data directory, sorted.
+    pub fn list_dirs(&self) -> io::Result<Vec<String>> {
+        self.check_running()?;
+        Ok(self.root.live.keys().cloned().collect())
+    }
+
+    /// The directory of this name, created durably if it is missing.
+    pub fn open_dir(&mut self, prng: &mut Prng, name: &str) -> io::Result<usize> {
+        self.check_running()?;
+        if let Some(directory) = self.root.live.get(name) {
+            return Ok(*directory);
+        }
+        self.change(prng)?;
+        self.directories.push(Names::default());
+        let directory = self.directories.len() - 1;
+        self.root.link(name, directory);
+        self.change(prng)?;
+        self.root.sync();
+        Ok(directory)
+    }
+
+    /// Renames a directory durably.
+    pub fn rename_dir(&mut self, prng: &mut Prng, from: &str, to: &str) -> io::Result<()> {
+        self.change(prng)?;
+        let directory = self.root.live.get(from).copied();
+        let directory = directory.ok_or(io::ErrorKind::NotFound)?;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.root.put(NameChange::Rename(from, to, directory));
+        self.change(prng)?;
+        self.root.sync();
+        Ok(())
+    }
+
+    /// Removes a directory and its files.
+    pub fn remove_dir(&mut self, prng: &mut Prng, name: &str) -> io::Result<()> {
+        let directory = self.root.live.get(name).copied();
+        let directory = directory.ok_or(io::ErrorKind::NotFound)?;
+        let files: Vec<_> = self.directories[directory].live.keys().cloned().collect();
+        for file in files {
+            self.remove(prng, directory, &file)?;
+        }
+        self.change(prng)?;
+        self.root.unlink(name);
+        self.change(prng)?;
+        self.root.sync();
+        Ok(())
+    }
+
+    /// Files with their sizes, sorted by name.
+    pub fn list(&self, directory: usize) -> io::Result<Vec<(String, u64)>> {
+        self.check_running()?;
+        let names = &self.directories[directory].live;
+        let size = |inode: usize| self.inodes[inode].contents.len() as u64;
+        Ok(names
+            .iter()
+            .map(|(name, inode)| (name.clone(), size(*inode)))
+            .collect())
+    }
+
+    /// Creates an empty file.
+    pub fn create(&mut self, prng: &mut Prng, directory: usize, name: &str) -> io::Result<()> {
+        self.change(prng)?;
+        if self.directories[directory].live.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.inodes.push(Inode::default());
+        self.directories[directory].link(name, self.inodes.len() - 1);
+        Ok(())
+    }
+
+    /// The file of this name.
+    pub fn open(&self, directory: usize, name: &str) -> io::Result<u64> {
+        self.inode_of(directory, name).map(|inode| inode as u64)
+    }
+
+    /// Reads up to the end of the file.
+    pub fn read_at(
+        &self,
+        directory: usize,
+        name: &str,
+        position: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
+        let inode = self.inode_of(directory, name)?;
+        Ok(self.read(inode as u64, position, buffer))
+    }
+
+    /// Reads up to the end of the file, whatever its name is by now.
+    pub fn read(&self, inode: u64, position: u64, buffer: &mut [u8]) -> usize {
+        let contents = &self.inodes[inode as usize].contents;
+        let rest = contents.get(position as usize..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        length
+    }
+
+    /// Writes to the page cache; after an error a part of it.
+    pub fn write_at(
+        &mut self,
+        prng: &mut Prng,
+        now: Mono,
+        (directory, name): (usize, &str),
+        position: u64,
+        mut bytes: Vec<u8>,
+    ) -> io::Result<()> {
+        let inode = self.inode_of(directory, name)?;
+        let result = self.change(prng);
+        if self.stopped {
+            return result;
+        }
+        let short = self.bugs.short_write_one_in.filter(|n| prng.below(*n) == 0);
+        if result.is_err() || short.is_some() {
+            bytes.truncate(prng.below(bytes.len() as u64 + 1) as usize);
+        }
+        self.inodes[inode].put(now, Change::Write(position as usize, bytes));
+        result
+    }
+
+    /// Cuts a file.
+    pub fn truncate(
+        &mut self,
+        prng: &mut Prng,
+        now: Mono,
+        (directory, name): (usize, &str),
+        length: u64,
+    ) -> io::Result<()> {
+        let inode = self.inode_of(directory, name)?;
+        self.change(prng)?;
+        self.inodes[inode].put(now, Change::Truncate(length as usize));
+        Ok(())
+    }
+
+    /// Puts a whole file in place, durably.
+    pub fn replace(
+        &mut self,
+        prng: &mut Prng,
+        directory: usize,
+        name: &str,
+        contents: &[u8],
+    ) -> io::Result<()> {
+        self.change(prng)?;
+        self.inodes.push(Inode {
+            contents: contents.to_vec(),
+            durable: contents.to_vec(),
+            ..Inode::default()
+        });
+        let inode = self.inodes.len() - 1;
+        self.change(prng)?;
+        self.directories[directory].link(name, inode);
+        self.sync_dir(prng, directory)
+    }
+
+    /// Removes a name.
+    pub fn remove(&mut self, prng: &mut Prng, directory: usize, name: &str) -> io::Result<()> {
+        self.inode_of(directory, name)?;
+        self.change(prng)?;
+        self.directories[directory].unlink(name);
+        Ok(())
+    }
+
+    /// Makes a file durable, now.
+    pub fn sync(&mut self, prng: &mut Prng, directory: usize, name: &str) -> io::Result<()> {
+        let inode = self.inode_of(directory, name)? as u64;
+        let mark = self.sync_mark(inode);
+        self.finish_sync(prng, inode, mark)
+    }
+
+    /// What a sync that begins now has to cover.
+    pub fn sync_mark(&self, inode: u64) -> u64 {
+        self.inodes[inode as usize].next_change
+    }
+
+    /// Ends a sync: everything before `mark` is durable, or lost for ever.
+    pub fn finish_sync(&mut self, prng: &mut Prng, inode: u64, mark: u64) -> io::Result<()> {
+        let result = self.change(prng);
+        if self.stopped {
+            return result;
+        }
+        let inode = &mut self.inodes[inode as usize];
+        let due = inode.changes.partition_point(|(number, ..)| *number < mark);
+        for (_, _, change) in inode.changes.drain(..due) {
+            match result {
+                Ok(()) => change.apply(&mut inode.durable),
+                Err(_) => self.damaged = true,
+            }
+        }
+        result
+    }
+
+    /// Makes the names of a directory durable.
+    pub fn sync_dir(&mut self, prng: &mut Prng, directory: usize) -> io::Result<()> {
+        self.change(prng)?;
+        if !self.bugs.sync_dir_skipped {
+            self.directories[directory].sync();
+        }
+        Ok(())
+    }
+}
+
+impl Names {
+    fn link(&mut self, name: &str, target: usize) {
+        self.put(NameChange::Link(name.to_owned(), target));
+    }
+
+    fn unlink(&mut self, name: &str) {
+        self.put(NameChange::Unlink(name.to_owned()));
+    }
+
+    fn put(&mut self, change: NameChange) {
+        change.apply(&mut self.live);
+        self.changes.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.changes.drain(..) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    fn lose(&mut self, prng: &mut Prng) {
+        let kept = prng.below(self.changes.len() as u64 + 1) as usize;
+        for change in self.changes.drain(..).take(kept) {
+            change.apply(&mut self.durable);
+        }
+        self.live = self.durable.clone();
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            Self::Link(name, target) => names.insert(name.clone(), *target),
+            Self::Unlink(name) => names.remove(name),
+            Self::Rename(from, to, target) => {
+                names.remove(from);
+                names.insert(to.clone(), *target)
+            }
+        };
+    }
+}
+
+impl Inode {
+    fn put(&mut self, now: Mono, change: Change) {
+        change.apply(&mut self.contents);
+        self.changes.push_back((self.next_change, now, change));
+        self.next_change += 1;
+    }
+
+    /// Keeps what was synced and a part of the rest.
+    fn lose(&mut self, prng: &mut Prng) {
+        let luck = prng.below(101);
+        for (_, _, change) in self.changes.drain(..) {
+            match change {
+                Change::Truncate(_) if prng.percent(luck) => change.apply(&mut self.durable),
+                Change::Truncate(_) => {}
+                Change::Write(position, bytes) => {
+                    // Cut at sectors of the file, not of the write.
+                    let mut at = 0;
+                    while at < bytes.len() {
+                        let sector_end = SECTOR_BYTES - (position + at) % SECTOR_BYTES;
+                        let end = (at + sector_end).min(bytes.len());
+                        if prng.percent(luck) {
+                            write(&mut self.durable, position + at, &bytes[at..end]);
+                        }
+                        at = end;
+                    }
+                }
+            }
+        }
+        self.contents = self.durable.clone();
+    }
+}
+
+impl Change {
+    fn apply(&self, contents: &mut Vec<u8>) {
+        match self {
+            Self::Write(position, bytes) => write(contents, *position, bytes),
+            Self::Truncate(length) => contents.resize(*length, 0),
+        }
+    }
+}
+
+fn write(contents: &mut Vec<u8>, position: usize, bytes: &[u8]) {
+    let end = position + bytes.len();
+    if contents.len() < end {
+        contents.resize(end, 0);
+    }
+    contents[position..end].copy_from_slice(bytes);
+}

@@ -1,0 +1,501 @@
+//! One run from one seed: what kind of world it is, who takes part, when things break, and in the
+//! end a quiet time in which everybody must come to an end.
+
+use super::broker::{Broker, Phase};
+use super::checker::{Checker, Crash};
+use super::clients::admin::Admin;
+use super::clients::auditor::Auditor;
+use super::clients::consumer::Consumer;
+use super::clients::producer::Producer;
+use super::clients::{Client, Cluster, Scene};
+use super::io::SharedWorld;
+use super::plan::Plan;
+use super::trace::Trace;
+use super::world::{Bugs, Faults, World};
+use crate::api::controller::METADATA;
+use crate::base::prng::Prng;
+use crate::base::{Mono, PartitionKey};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+/// Virtual time in which everything must come to an end once nothing breaks any more.
+const QUIET_MS_MAX: i64 = 60_000;
+
+/// Steps of a run; more is a loop without progress.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// What a run shall do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Decides everything.
+    pub seed: u64,
+    /// Planted bugs.
+    pub bugs: Bugs,
+    /// The broker of this run does not recognise what a producer sends again.
+    pub dedupe_off: bool,
+    /// The topics of this run answer acks=all before the sync.
+    pub acknowledged_early: bool,
+    /// Lines of the trace to keep.
+    pub lines_max: usize,
+}
+
+/// What a run has shown.
+#[derive(Debug)]
+pub struct Report {
+    /// The first thing that was wrong.
+    pub failure: Option<String>,
+    /// The same for the same options.
+    pub trace: Trace,
+    /// Starts of the broker.
+    pub runs: u64,
+    /// Records acknowledged.
+    pub acked: u64,
+    /// Records read.
+    pub read: u64,
+    /// Generations that group members worked in.
+    pub generations: u64,
+    /// Positions committed.
+    pub commits: u64,
+}
+
+/// Runs one seed to its end or to the first failure, which may be a panic of the broker.
+pub fn run(options: Options) -> Report {
+    let trace = Trace::new(options.lines_max);
+    let world = World::new(options.seed, options.bugs, trace);
+    let world = Rc::new(RefCell::new(world));
+    let mut simulation = Simulation::new(world.clone(), options);
+    let result = catch_unwind(AssertUnwindSafe(|| simulation.run()));
+    let Simulation { mut checker, .. } = simulation;
+    if let Err(panic) = result {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied());
+        checker.fail(format!("panic: {}", text.unwrap_or("of unknown kind")));
+    }
+    let World { trace, run, .. } = &mut *world.borrow_mut();
+    Report {
+        failure: checker.failure().map(str::to_owned),
+        trace: std::mem::replace(trace, Trace::new(0)),
+        runs: run.div_ceil(2),
+        acked: checker.acked,
+        read: checker.read,
+        generations: checker.groups.generations,
+        commits: checker.groups.commits,
+    }
+}
+
+struct Simulation {
+    world: SharedWorld,
+    options: Options,
+    plan: Plan,
+    prng: Prng,
+    checker: Checker,
+    cluster: Cluster,
+    broker: Option<Broker>,
+    clients: Vec<Box<dyn Client>>,
+    /// When a broker that is down starts again.
+    start_at: Mono,
+    /// When the next fault strikes.
+    fault_at: Mono,
+    /// How the broker ends when its disk stops.
+    crash: Crash,
+    /// When a fault that waits for the disk strikes at the latest.
+    crash_by: Option<Mono>,
+    quiet: bool,
+    steps: u64,
+}
+
+impl Simulation {
+    fn new(world: SharedWorld, options: Options) -> Self {
+        let mut prng = Prng::new(options.seed ^ 0x5eed);
+        let plan = Plan::new(&mut prng, options.acknowledged_early);
+        let start_at = world.borrow().now;
+        Self {
+            world,
+            options,
+            plan,
+            prng,
+            checker: Checker::default(),
+            cluster: Cluster::default(),
+            broker: None,
+            clients: Vec::new(),
+            start_at,
+            fault_at: Mono(u64::MAX),
+            crash: Crash::Process,
+            crash_by: None,
+            quiet: false,
+            steps: 0,
+        }
+    }
+
+    fn run(&mut self) {
+        self.set_up();
+        let end = self.now().plus_ms(self.plan.duration_ms);
+        self.fault_at = self.next_fault();
+        while self.now() < end && self.step() {}
+        if self.checker.failure().is_some() {
+            return;
+        }
+        self.calm_down();
+        self.audit();
+        self.restart();
+        self.audit();
+    }
+
+    /// Creates the topics, in a world without faults, and lets everybody in.
+    fn set_up(&mut self) {
+        let plan = format!("{:?}", self.plan);
+        self.note(format_args!("{plan}"));
+        self.world.borrow_mut().faults = Faults {
+            resets: 0,
+            sync_ns_max: self.plan.sync_ns_max,
+            disk_may_fail: self.plan.disk_failures > 0,
+        };
+        self.checker.flush_may_fail = self.plan.disk_failures > 0;
+        let admin = Admin::new(self.plan.topics.clone(), self.prng.next_u64());
+        self.clients.push(Box::new(admin));
+        let topics = self.plan.topics.len();
+        self.run_until("set-up", |s| s.cluster.topics.len() >= topics);
+        for mut plan in std::mem::take(&mut self.plan.producers) {
+            plan.unnumbered = self.options.dedupe_off;
+            let producer = Producer::new(plan, self.prng.next_u64());
+            self.clients.push(Box::new(producer));
+        }
+        for (number, topic) in (0..).zip(std::mem::take(&mut self.plan.consumers)) {
+            let consumer = Consumer::new(number, topic, self.prng.next_u64());
+            self.clients.push(Box::new(consumer));
+        }
+        self.world.borrow_mut().faults.resets = self.plan.resets;
+    }
+
+    /// Nothing breaks any more, nothing new is begun: everybody must come to an end.
+    fn calm_down(&mut self) {
+        self.note(format_args!("quiet"));
+        self.quiet = true;
+        self.fault_at = Mono(u64::MAX);
+        self.world.borrow_mut().faults.resets = 0;
+        self.world.borrow_mut().disk.failures = 0;
+        if self.plan.disk_failures > 0 {
+            // What the disk has broken stays broken until the machine starts anew.
+            self.end_broker(Crash::Power);
+        }
+        self.run_until("quiet time", |s| {
+            let serving = s.phase() == Some(Phase::Serving);
+            serving && s.clients.iter().all(|client| client.is_idle())
+        });
+    }
+
+    /// Reads everything.
+    fn audit(&mut self) {
+        if self.checker.failure().is_some() {
+            return;
+        }
+        self.note(format_args!("audit"));
+        let seed = self.prng.next_u64();
+        let auditor = Auditor::new(&self.scene(&mut self.world.clone().borrow_mut()), seed);
+        self.clients.push(Box::new(auditor));
+        self.run_until("audit", |s| s.clients.iter().all(|client| client.is_idle()));
+    }
+
+    /// A clean stop and a start.
+    fn restart(&mut self) {
+        if let Some(broker) = &mut self.broker {
+            broker.stop();
+        }
+        self.run_until("clean stop", |s| s.broker.is_none());
+        self.run_until("start", |s| s.phase() == Some(Phase::Serving));
+    }
+
+    /// Goes on until something is true; it must become so in time.
+    fn run_until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let by = self.now().plus_ms(QUIET_MS_MAX);
+        while !done(self) && self.step() {
+            if self.now() > by {
+                let late = self.clients.iter().filter(|client| !client.is_idle());
+                let late: Vec<_> = late.map(|client| client.name().to_owned()).collect();
+                let phase = self.phase();
+                let what = format!("{what} has no end: {phase:?}, {late:?} are not done");
+                self.checker.fail(what);
+            }
+        }
+    }
+
+    /// One thing happens. False once something is wrong.
+    fn step(&mut self) -> bool {
+        self.steps += 1;
+        if self.steps > STEPS_MAX {
+            let awake = self.awake_clients().into_iter();
+            let awake: Vec<_> = awake.map(|at| self.clients[at].name()).collect();
+            let (now, next) = (self.now(), self.next_time());
+            let what = format!("no progress at {now:?}, next {next:?}, {awake:?}");
+            self.checker.fail(what);
+        }
+        if self.checker.failure().is_some() {
+            return false;
+        }
+        self.tend_broker();
+        let shards = self.broker.as_ref().map_or(Vec::new(), Broker::awake);
+        let clients = self.awake_clients();
+        let count = shards.len() + clients.len();
+        if count == 0 {
+            let next = self.next_time();
+            self.world.borrow_mut().advance_to(next);
+            return true;
+        }
+        let pick = self.prng.below(count as u64) as usize;
+        match pick < shards.len() {
+            true => self.turn_shard(shards[pick]),
+            false => self.turn_client(clients[pick - shards.len()]),
+        }
+        let taken_ns = match self.prng.percent(1) {
+            true => self.prng.below(2_000_000),
+            false => 1 + self.prng.below(15_000),
+        };
+        let world = &mut *self.world.borrow_mut();
+        world.sweep();
+        world.advance_to(Mono(world.now.0 + taken_ns));
+        true
+    }
+
+    fn turn_shard(&mut self, index: usize) {
+        let Some(broker) = &mut self.broker else {
+            return;
+        };
+        let before = broker.phase();
+        self.world.borrow_mut().note(format_args!("shard {index}"));
+        if let Err(error) = broker.turn(index)
+            && !self.world.borrow().disk.stopped()
+        {
+            self.checker.fail(format!("shard {index}: {error}"));
+        }
+        if self.world.borrow().disk.stopped() {
+            return;
+        }
+        let Some(shard) = broker.shards().nth(index) else {
+            return;
+        };
+        for (key, partition) in &shard.state().partitions {
+            let log = &partition.log;
+            let (start, high) = (log.log_start_offset(), log.high_watermark());
+            self.checker.on_marks(*key, start, high);
+        }
+        if before == Phase::Starting && broker.phase() == Phase::Serving {
+            self.on_serving();
+        }
+    }
+
+    fn turn_client(&mut self, index: usize) {
+        let world = self.world.clone();
+        let mut client = self.clients.swap_remove(index);
+        client.turn(&mut self.scene(&mut world.borrow_mut()));
+        self.clients.push(client);
+        let last = self.clients.len() - 1;
+        self.clients.swap(index, last);
+    }
+
+    fn scene<'a>(&'a mut self, world: &'a mut World) -> Scene<'a> {
+        Scene {
+            world,
+            checker: &mut self.checker,
+            cluster: &mut self.cluster,
+            quiet: self.quiet,
+        }
+    }
+
+    fn awake_clients(&self) -> Vec<usize> {
+        let world = self.world.borrow();
+        let awake =
+            |client: &dyn Client| client.next_deadline() <= world.now || client.is_awake(&world);
+        let clients = self.clients.iter().enumerate();
+        clients
+            .filter(|(_, client)| awake(client.as_ref()))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// When something can happen next, if everybody sleeps.
+    fn next_time(&self) -> Mono {
+        let world = self.world.borrow();
+        let broker = match &self.broker {
+            Some(broker) => broker.next_deadline(),
+            None => Some(self.start_at),
+        };
+        let strike = (self.phase() == Some(Phase::Serving)).then_some(self.fault_at);
+        let clients = self.clients.iter().map(|client| client.next_deadline());
+        let next = clients
+            .chain(broker)
+            .chain(world.next_event())
+            .chain(self.crash_by)
+            .chain(strike)
+            .min();
+        // Never so far that a hang could not be seen.
+        let most = world.now.plus_ms(1_000);
+        next.unwrap_or(most).min(most)
+    }
+}
+
+/// Starts, ends and faults of the broker.
+impl Simulation {
+    fn tend_broker(&mut self) {
+        let now = self.now();
+        let stopped = self.world.borrow().disk.stopped();
+        let crash_due = self.crash_by.is_some_and(|by| by <= now);
+        if stopped || (crash_due && self.broker.is_some()) {
+            return self.end_broker(self.crash);
+        }
+        if self.broker.is_none() {
+            if self.start_at <= now {
+                self.start_broker();
+            }
+            return;
+        }
+        self.check_stop();
+        if self.fault_at <= now && self.phase() == Some(Phase::Serving) {
+            self.fault_at = self.next_fault();
+            self.strike();
+        }
+    }
+
+    fn start_broker(&mut self) {
+        let shards = 1 + self.prng.below(4) as u16;
+        let seed = self.prng.next_u64();
+        self.note(format_args!("the broker starts with {shards} shards"));
+        if !self.quiet && self.prng.percent(25) && self.fault_at != Mono(u64::MAX) {
+            // The next crash comes while it opens its logs.
+            self.arm(120);
+        }
+        match Broker::start(&self.world, shards, seed, &self.plan.settings) {
+            Ok(broker) => self.broker = Some(broker),
+            Err(_) if self.world.borrow().disk.stopped() => self.end_broker(self.crash),
+            Err(error) => self.checker.fail(format!("cannot start: {error}")),
+        }
+    }
+
+    fn on_serving(&mut self) {
+        self.note(format_args!("the broker serves"));
+        if !self.quiet {
+            self.world.borrow_mut().disk.failures = self.plan.disk_failures;
+        }
+        let Some(broker) = &self.broker else {
+            return;
+        };
+        let Some(image) = broker.shards().next().map(|s| s.state().image.clone()) else {
+            return;
+        };
+        for topic in image.topics() {
+            for partition in 0..topic.partitions {
+                let topic = topic.id;
+                let key = PartitionKey { topic, partition };
+                let found = broker.shards().find_map(|s| s.state().partitions.get(&key));
+                let ends = found.map(|p| (p.log.log_start_offset(), p.log.log_end_offset()));
+                self.checker.on_ready(key, ends);
+            }
+        }
+        debug_assert!(image.topic_by_id(METADATA.topic).is_none());
+    }
+
+    /// Something breaks.
+    fn strike(&mut self) {
+        match self.prng.below(10) {
+            0..6 => match self.prng.percent(60) {
+                true => self.arm(60),
+                false => {
+                    let crash = self.random_crash();
+                    self.end_broker(crash);
+                }
+            },
+            6..8 => {
+                self.note(format_args!("the broker is ordered to stop"));
+                if let Some(broker) = &mut self.broker {
+                    broker.stop();
+                }
+                if self.prng.percent(30) {
+                    self.arm(60);
+                }
+            }
+            _ => self.world.borrow_mut().reset_one(),
+        }
+    }
+
+    /// The broker will end in the middle of something that it does to its disk.
+    fn arm(&mut self, operations_max: u64) {
+        self.crash = self.random_crash();
+        let operations = self.prng.below(operations_max);
+        self.crash_by = Some(self.now().plus_ms(300));
+        self.world.borrow_mut().disk.stop_after(operations);
+    }
+
+    fn random_crash(&mut self) -> Crash {
+        match self.prng.percent(50) {
+            true => Crash::Process,
+            false => Crash::Power,
+        }
+    }
+
+    /// Ends a stop that was ordered.
+    fn check_stop(&mut self) {
+        let Some(broker) = &self.broker else {
+            return;
+        };
+        if broker.is_late() {
+            let phase = broker.phase();
+            self.checker
+                .fail(format!("the broker does not stop: {phase:?}"));
+        }
+        if broker.phase() != Phase::Closed {
+            return;
+        }
+        match broker.finish() {
+            Ok(true) => {
+                self.note(format_args!("the broker has stopped cleanly"));
+                self.checker.on_settled();
+                let crash = self.random_crash();
+                self.end_broker(crash);
+            }
+            Ok(false) if self.plan.disk_failures > 0 => self.end_broker(Crash::Process),
+            Ok(false) => self.checker.fail("the stop was not clean".to_owned()),
+            Err(_) if self.world.borrow().disk.stopped() => self.end_broker(self.crash),
+            Err(error) => self.checker.fail(format!("cannot stop: {error}")),
+        }
+    }
+
+    /// The broker is gone, at once.
+    fn end_broker(&mut self, crash: Crash) {
+        let damaged = self.world.borrow().disk.damaged;
+        let crash = if damaged { Crash::Power } else { crash };
+        self.note(format_args!("the broker ends: {crash:?}"));
+        self.broker = None;
+        self.crash_by = None;
+        let down_ms = self.prng.below(200) as i64;
+        let world = &mut *self.world.borrow_mut();
+        self.start_at = world.now.plus_ms(down_ms);
+        world.end_run(crash == Crash::Power);
+        let World {
+            disk, prng, now, ..
+        } = world;
+        match crash {
+            Crash::Process => disk.lose_process(*now),
+            Crash::Power => disk.lose_power(prng),
+        }
+        disk.restart();
+        disk.failures = 0;
+        self.checker.on_crash(*now, crash);
+    }
+
+    fn next_fault(&mut self) -> Mono {
+        let pause_ms = self.prng.below(2 * self.plan.fault_pause_ms);
+        self.now().plus_ms(pause_ms as i64)
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.broker.as_ref().map(Broker::phase)
+    }
+
+    fn now(&self) -> Mono {
+        self.world.borrow().now
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.world.borrow_mut().note(what);
+    }
+}
