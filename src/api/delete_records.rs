@@ -4,6 +4,7 @@
 use super::job::{Answer, Job, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::{ErrorCode, PartitionKey};
+use crate::log::ReadError;
 use crate::state::{Partition, ShardState};
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest,
@@ -76,8 +77,11 @@ pub fn perform(
     request: &DeleteRecordsPartition,
 ) {
     let cut = state.owned(key).and_then(|Partition { log, dir, .. }| {
-        log.delete_records(dir.as_mut(), request.offset)
-            .map_err(|error| error.code())
+        let cut = log.delete_records(dir.as_mut(), request.offset);
+        if let Err(ReadError::Io(error)) = &cut {
+            log.poison(error.to_string());
+        }
+        cut.map_err(|error| error.code())
     });
     let answer = match cut {
         Ok(low_watermark) => DeleteRecordsPartitionResult {

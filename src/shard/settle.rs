@@ -1,8 +1,8 @@
 //! The end of a turn. The order is fixed, because each step makes the next one true:
 //!
 //! 1. write: every log with queued batches, one vectored write each
-//! 2. sync: one round under way per log, where somebody waits for it or it is due (group commit)
-//! 3. release: answers whose offset is reached; long polls that can see more
+//! 2. release: answers whose offset is reached; long polls that can see more
+//! 3. sync: one round under way per log, where somebody still waits or it is due (group commit)
 //! 4. publish: a new catalog, once its records are durable
 //! 5. reply: start what waited for its turn, send what is ready, receive again
 //! 6. mail: hand over to other shards, one ring each at most
@@ -11,6 +11,7 @@ use super::event::Purpose;
 use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::Reply;
+use crate::api::controller::METADATA;
 use crate::api::job::After;
 use crate::base::{Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
@@ -45,8 +46,8 @@ impl<I: Io> Shard<I> {
     /// Puts everything in order before the next wait.
     pub(super) fn settle(&mut self) {
         self.write();
-        self.sync();
         self.release();
+        self.sync();
         self.publish_durable();
         self.reply();
         self.mailbox.flush();
@@ -220,7 +221,7 @@ impl<I: Io> Shard<I> {
         let Some(controller) = &mut self.state.controller else {
             return;
         };
-        let durable = self.state.partitions.get(&crate::api::controller::METADATA);
+        let durable = self.state.partitions.get(&METADATA);
         let durable = durable.map_or(0, |partition| partition.log.high_watermark());
         if let Some(publication) = controller.take_durable(durable) {
             self.publish(publication);
@@ -265,7 +266,13 @@ impl<I: Io> Shard<I> {
             "the partition is offline until the next start: its log cannot be written");
         partition.log.poison(error.to_string());
         self.unsynced.remove(&key);
+        crate::api::groups::unload(&mut self.state, key);
         self.give_up(key);
+        if key == METADATA {
+            for (to, answer) in self.waiting.take_published(u64::MAX) {
+                self.deliver(to, answer.into_failed());
+            }
+        }
     }
 
     /// Answers everything that waits for a partition with an error.
