@@ -32,7 +32,15 @@ fn metadata_is_shown_while_the_group_is_stable() {
     assert_eq!(described.protocol_data, "");
     assert_eq!(described.members[0].member_metadata, "");
     f.sleep(0);
-    assert_eq!(describe(&mut f, GROUP).group_state, "CompletingRebalance");
+    let described = describe(&mut f, GROUP);
+    assert_eq!(described.group_state, "CompletingRebalance");
+    assert_eq!(
+        (
+            &*described.protocol_data,
+            &*described.members[0].member_metadata
+        ),
+        ("", &b""[..])
+    );
     f.synced_now(&member_id, 1, std::slice::from_ref(&member_id));
     let described = describe(&mut f, GROUP);
     assert_eq!(described.group_state, "Stable");

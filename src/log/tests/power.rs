@@ -86,7 +86,7 @@ fn producers_outlive_their_last_segment() {
     rig.sync();
     rig.sleep(2000);
     assert_eq!(rig.retain().segments, 1);
-    for seed in 0..20 {
+    for seed in 0..100 {
         let mut dir = rig.dir.clone();
         dir.restart_machine(&mut Prng::new(seed));
         let mut rig = Rig::open(dir, small(), false).unwrap();
@@ -102,6 +102,8 @@ fn an_index_from_before_is_not_believed() {
     rig.put(3);
     let mut rig = rig.reopen();
     rig.sleep(1000);
+    rig.put(3);
+    rig.sleep(-1000);
     for _ in 0..3 {
         rig.put(3);
     }
@@ -110,7 +112,7 @@ fn an_index_from_before_is_not_believed() {
     let mut rig = rig.kill().unwrap();
     rig.log.queue_roll(rig.now);
     rig.put(3);
-    for seed in 0..40 {
+    for seed in 0..200 {
         let mut dir = rig.dir.clone();
         dir.restart_machine(&mut Prng::new(seed));
         let mut rig = Rig::open(dir, small(), false).unwrap();
