@@ -26,7 +26,7 @@ impl InProcess {
         settings: &[(String, String)],
     ) -> Result<Self, Failure> {
         let args = ServeArgs {
-            listen: vec!["127.0.0.1:0".to_owned()],
+            listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some(data_dir.display().to_string()),
             cores: cores.map(str::to_owned),
             set: settings

@@ -253,11 +253,8 @@ impl<S: Sink> Engine<S> {
             }
             self.written_last_at = self.sale_time();
         }
-        if self
-            .flows
-            .iter()
-            .all(|flow| flow.acked >= flow.taken + self.workers as u64)
-        {
+        let has_backlog = |flow: &Flow| flow.acked >= flow.taken + self.workers as u64;
+        if self.started.is_some() && self.flows.iter().all(has_backlog) {
             let since = self.busy.map_or(now, |(since, _)| since);
             self.busy = Some((since, now));
         }

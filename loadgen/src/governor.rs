@@ -135,7 +135,7 @@ mod tests {
         let ticks = (0..400)
             .map(|t| ms(t * 5))
             .chain((800..1_600).map(|t| ms(t * 5)));
-        let slots = saturate(500, ticks);
+        let slots = saturate(600, ticks);
         for pair in slots.windows(5_001) {
             assert!(pair[5_000] - pair[0] >= Duration::from_secs(1));
         }

@@ -9,18 +9,30 @@ use crate::failure::Failure;
 use crate::run::Measured;
 use crate::verdict::{Verdict, busy_rate, fastest_rate};
 
+/// Makes sure that the document can be written, before a sale is run for it.
+///
+/// # Errors
+/// If the file cannot be created.
+pub fn prepare(path: &Path) -> Result<(), Failure> {
+    std::fs::File::create(path)
+        .map(drop)
+        .map_err(|error| unwritable(path, &error))
+}
+
 /// Writes the document to `path`.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, measured: &Measured, verdict: Option<&Verdict>) -> Result<(), Failure> {
     let text = format!("{}\n", document(measured, verdict));
-    std::fs::write(path, text).map_err(|error| {
-        Failure::Database(format!(
-            "cannot write the report to {}: {error}",
-            path.display()
-        ))
-    })
+    std::fs::write(path, text).map_err(|error| unwritable(path, &error))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Database(format!(
+        "cannot write the report to {}: {error}",
+        path.display()
+    ))
 }
 
 fn document(measured: &Measured, verdict: Option<&Verdict>) -> Value {
@@ -142,10 +154,9 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written_is_named() {
         let path = Path::new("/nowhere/sale.json");
-        let failure = write(path, &measured(), None).unwrap_err();
-        assert!(
-            failure.to_string().contains("/nowhere/sale.json"),
-            "{failure}"
-        );
+        for refused in [prepare(path), write(path, &measured(), None)] {
+            let failure = refused.unwrap_err().to_string();
+            assert!(failure.contains("/nowhere/sale.json"), "{failure}");
+        }
     }
 }

@@ -29,6 +29,9 @@ const PRODUCER_BYTES_MAX: usize = 256 << 20;
 /// What a member fetches ahead of what the buffer has room for, in all and of one partition.
 const FETCH_BYTES_MAX: usize = 256 << 10;
 const PARTITION_FETCH_BYTES_MAX: usize = 128 << 10;
+/// Members learn from the answer to a heartbeat that another one joins: the group forms sooner if
+/// they ask more often than Kafka's default of 3 s.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// The special timestamp for the end of a log.
 const LATEST: i64 = -1;
 /// A new topic has leaders after this long, or never.
@@ -244,6 +247,7 @@ impl Kafka {
             fetch_bytes_max: FETCH_BYTES_MAX,
             partition_fetch_bytes_max: PARTITION_FETCH_BYTES_MAX,
             records_max,
+            heartbeat_interval: HEARTBEAT_INTERVAL,
             ..ConsumerOptions::new(Subscription::Topics(vec![self.topic.clone()]))
         };
         let consumer = Consumer::new(&self.client.with_own_connections(), options).await;

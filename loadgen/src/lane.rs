@@ -206,7 +206,7 @@ impl Lane {
             count <= self.uncommitted.len(),
             "only what was handed out becomes permanent"
         );
-        if let Some(last) = self.uncommitted.drain(..count).last() {
+        if let Some(last) = self.uncommitted.drain(..count).next_back() {
             self.done_offset = last + 1;
         }
     }

@@ -5,11 +5,17 @@
 //!         (open loop)           (a group) (workers) (the model)      (real rows)
 //! ```
 //!
-//! - the arithmetic: [`model`]; the orders and their times: [`orders`]
+//! - what is asked for: [`cli`] names it, [`settings`] checks it, [`run`] does it
+//! - the arithmetic: [`model`]; the orders and their intended times: [`orders`]
 //! - the database: [`governor`] models how fast it is, [`store`] and [`sink`] write real rows
-//! - the sale: [`sale`] runs [`produce`] and [`consume`] around one [`engine`], whose [`lane`]s
-//!   are the partitions; what it needs of a broker is in [`ports`]
-//! - the end: [`verdict`] judges; a run that cannot be judged ends in a [`failure`]
+//! - the sale: [`sale`] runs [`produce`] and [`consume`] around one [`engine`], whose [`lane`]s are
+//!   the partitions; [`direct`] puts the same load on the same model without a broker
+//! - the broker: what the sale needs of one is in [`ports`]; [`kafka`] is any over the wire, on the
+//!   sockets of [`transport`]; [`broker`] runs forebay inside the process
+//! - what is shown: [`live`] while it runs, then the [`verdict`] in [`report`] and [`json`], with
+//!   facts about the [`host`]; a run without a verdict ends in a [`failure`]
+//!
+//! Everything but the database's thread runs on one thread. Times are those of one [`clock`].
 
 pub mod broker;
 pub mod cli;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use loadgen::cli::{Cli, Command};
+use loadgen::failure::Failure;
 use loadgen::run;
 
 fn main() -> ExitCode {
@@ -14,8 +15,9 @@ fn main() -> ExitCode {
         .init();
     let Command::FlashSale(args) = Cli::parse().command;
     match run::flash_sale(*args) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(Some(true)) => ExitCode::SUCCESS,
+        Ok(Some(false)) => ExitCode::from(1),
+        Ok(None) => ExitCode::from(Failure::Interrupted.exit_code()),
         Err(failure) => {
             let _ = std::io::Write::write_fmt(
                 &mut std::io::stderr(),

@@ -17,7 +17,7 @@ use crate::orders::Orders;
 use crate::sale::{self, Ended, Plan};
 use crate::settings::{BrokerChoice, Settings, remember};
 use crate::sink::ThreadSink;
-use crate::store::{Audit, Store};
+use crate::store::Store;
 use crate::transport::{Runtime, Transport};
 use crate::verdict::{Facts, Verdict, judge};
 use crate::{json, report};
@@ -48,15 +48,18 @@ pub struct Measured {
     pub direct: Option<DirectEnded>,
 }
 
-/// Runs the sale and shows it; returns whether it passed.
+/// Runs the sale and shows it; returns whether it passed, `None` if the user stopped it.
 ///
 /// # Errors
-/// [`Failure`] if there is no verdict.
-pub fn flash_sale(args: FlashSale) -> Result<bool, Failure> {
+/// [`Failure`] if there is nothing to show.
+pub fn flash_sale(args: FlashSale) -> Result<Option<bool>, Failure> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let (settings, store) = Settings::check(args, &format!("flash-sale-{}", now.as_millis()))?;
+    if let Some(path) = &settings.json {
+        json::prepare(path)?;
+    }
     let folder = tempfile::Builder::new()
         .prefix("flash-sale-")
         .tempdir()
@@ -114,20 +117,17 @@ pub fn flash_sale(args: FlashSale) -> Result<bool, Failure> {
     };
     let verdict = (!measured.ended.interrupted).then(|| judge(&measured.facts));
     conclude(&measured, verdict.as_ref())?;
-    // What a stopped sale has left is needed to resume it, and a failed one wants to be looked at.
-    if verdict.as_ref().is_some_and(Verdict::pass)
-        && let Err(failure) = runtime.block_on(kafka.delete_topic())
-    {
+    let passed = verdict.as_ref().map(Verdict::pass);
+    // A failed sale wants to be looked at, and one that can be resumed needs its topic.
+    let needed = passed == Some(false) || passed.is_none() && measured.settings.db.is_some();
+    if !needed && let Err(failure) = runtime.block_on(kafka.delete_topic()) {
         tracing::warn!(%failure, "the topic of the sale is left behind");
     }
     drop((kafka, runtime));
     if let Some(broker) = broker {
         broker.stop()?;
     }
-    verdict
-        .as_ref()
-        .map(Verdict::pass)
-        .ok_or(Failure::Interrupted)
+    Ok(passed)
 }
 
 /// Shows the report and writes the document.
@@ -196,14 +196,9 @@ async fn through_broker(
 
 fn facts(settings: &Settings, ended: &Ended) -> Result<Facts, Failure> {
     let load = settings.load();
-    let (audit, busy_writes) = if ended.interrupted {
-        (Audit::default(), 0)
-    } else {
-        let store = &ended.store;
-        let busy = ended.outcome.busy_ns;
-        let busy_writes = busy.map_or(Ok(0), |(from, to)| store.writes_between(from, to))?;
-        (store.audit(load.orders, load.db_writes_per_s)?, busy_writes)
-    };
+    let (store, busy) = (&ended.store, ended.outcome.busy_ns);
+    let busy_writes = busy.map_or(Ok(0), |(from, to)| store.writes_between(from, to))?;
+    let audit = store.audit(load.orders, load.db_writes_per_s)?;
     Ok(Facts {
         load,
         buffer_limit: settings.buffer,

@@ -77,7 +77,7 @@ impl Controller {
             .count();
         self.undurable
             .drain(..durable)
-            .last()
+            .next_back()
             .map(|(_, publication)| publication)
     }
 }

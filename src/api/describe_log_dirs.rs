@@ -66,11 +66,7 @@ impl Gathering {
         }
         let topics = topics
             .into_iter()
-            .map(|(name, partitions)| DescribeLogDirsTopic {
-                name,
-                partitions,
-                ..DescribeLogDirsTopic::default()
-            });
+            .map(|(name, partitions)| DescribeLogDirsTopic { name, partitions });
         let result = DescribeLogDirsResult {
             log_dir: state.data_dir.clone(),
             topics: topics.collect(),

@@ -204,7 +204,6 @@ impl<S: Stream> Connection<S> {
         let request = ApiVersionsRequest {
             client_software_name: env!("CARGO_PKG_NAME").to_owned(),
             client_software_version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..Default::default()
         };
         let mut version = *<Ask as Message>::VERSIONS.end();
         loop {

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Mutex, mpsc};
@@ -22,6 +23,9 @@ use crate::wire::messages::metadata::{
 };
 use crate::wire::{Message, Reader, Request};
 
+/// Time on the stopped clock after which a test is stuck.
+const TEST_TIME_MAX: Duration = Duration::from_secs(12 * 3600);
+
 /// Runs a test on a stopped clock: when everything waits, time jumps to the next deadline.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -29,7 +33,12 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
         .start_paused(true)
         .build()
         .unwrap();
-    LocalSet::new().block_on(&runtime, test);
+    let test = async { tokio::time::timeout(TEST_TIME_MAX, test).await };
+    let finished = LocalSet::new().block_on(&runtime, test);
+    assert!(
+        finished.is_ok(),
+        "the test waits for something that never comes"
+    );
 }
 
 /// A request as a broker sees it.

@@ -170,18 +170,23 @@ fn surprises_break_the_connection_and_the_next_request_gets_a_new_one() {
 #[test]
 fn an_unasked_answer_breaks_the_connection() {
     run(async {
-        let script = broker(|received| {
-            let Reply::Answer(bytes) = received.answer(&HeartbeatResponse::default()) else {
-                unreachable!();
-            };
-            Reply::Answer([&bytes[..], &bytes[..]].concat().into())
+        let opened = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&opened);
+        let script = Script::single(move |received| {
+            let is_first = received.is::<ApiVersionsRequest>();
+            counter.set(counter.get() + i32::from(is_first));
+            answer_basics(received, 1).unwrap_or_else(|| {
+                let Reply::Answer(bytes) = received.answer(&HeartbeatResponse::default()) else {
+                    unreachable!();
+                };
+                Reply::Answer([&bytes[..], &bytes[..]].concat().into())
+            })
         });
         let client = connect(&script).await.unwrap();
         ask(&client).await.unwrap();
-        tokio::task::yield_now().await;
-        let connection = client.connection(&Node::Id(1)).await.unwrap();
-        assert!(connection.is_alive());
+        assert_eq!(opened.get(), 1);
         ask(&client).await.unwrap();
+        assert_eq!(opened.get(), 2);
     });
 }
 

@@ -23,16 +23,19 @@ impl Coordinator {
         out.replies.push((caller.token, Reply::Describe(described)));
     }
 
-    /// The groups that pass both filters, whatever their case; empty filters pass all.
+    /// The groups that pass both filters, whatever their case (and, for states, spaces
+    /// around them); empty filters pass all.
     pub fn list(&self, caller: Caller<'_>, request: &ListGroupsRequest, out: &mut Output) {
         self.assert_replayed();
-        let passes = |filter: &[String], name: &str| {
-            filter.is_empty() || filter.iter().any(|f| f.trim().eq_ignore_ascii_case(name))
+        let passes = |filter: &[String], name: &str, tidy: fn(&str) -> &str| {
+            filter.is_empty() || filter.iter().any(|f| tidy(f).eq_ignore_ascii_case(name))
         };
+        let states = &request.states_filter;
+        let types = &request.types_filter;
         let mut listed = vec![];
         for (group_id, group) in &self.groups {
             let state = group.state().name();
-            if passes(&request.states_filter, state) && passes(&request.types_filter, GROUP_TYPE) {
+            if passes(states, state, str::trim) && passes(types, GROUP_TYPE, |name| name) {
                 listed.push(ListedGroup {
                     group_id: group_id.clone(),
                     protocol_type: group.protocol_type.clone().unwrap_or_default(),

@@ -3,11 +3,9 @@
 //! A group without members lives until its last offset has expired (`offsets.retention.minutes`,
 //! counted from the moment it became empty). All of it is tombstones; `replay` does the removing.
 
-use bytes::Bytes;
-
 use super::records;
 use super::state::{Group, Phase};
-use super::{Caller, Coordinator, Output, Reply};
+use super::{Caller, Coordinator, Output, Record, Reply};
 use crate::base::{ErrorCode, Now, WallMs};
 use crate::wire::messages::delete_groups::DeletableGroupResult;
 use crate::wire::records::offset_commit::OffsetCommitValue;
@@ -63,7 +61,7 @@ impl Group {
         group_id: &str,
         now_ms: WallMs,
         retention_ms: i64,
-        tombstones: &mut Vec<(Bytes, Option<Bytes>)>,
+        tombstones: &mut Vec<Record>,
     ) -> bool {
         if self.offsets.is_empty() {
             return true;
@@ -94,7 +92,7 @@ impl Group {
         &self,
         group_id: &str,
         is_expired: impl Fn(&str, &OffsetCommitValue) -> bool,
-        tombstones: &mut Vec<(Bytes, Option<Bytes>)>,
+        tombstones: &mut Vec<Record>,
     ) -> bool {
         let mut all = true;
         for (topic, partitions) in &self.offsets {

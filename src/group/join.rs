@@ -9,7 +9,7 @@ use super::records;
 use super::state::{Group, Member, Phase};
 use super::timers::Timer;
 use super::turn::{Turn, join_error};
-use super::{Caller, Coordinator, Output, Reply};
+use super::{Caller, Coordinator, Output, Record, Reply};
 use crate::base::{ErrorCode, Now};
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
 use crate::wire::records::group_metadata::GroupMetadataValue;
@@ -62,7 +62,7 @@ impl Coordinator {
 
 /// The record of a group that has no generation yet. Kafka writes it with the first join, whatever
 /// becomes of that.
-fn birth(group_id: &str, now: Now) -> (bytes::Bytes, Option<bytes::Bytes>) {
+fn birth(group_id: &str, now: Now) -> Record {
     let value = GroupMetadataValue {
         protocol: None,
         leader: None,
@@ -74,18 +74,18 @@ fn birth(group_id: &str, now: Now) -> (bytes::Bytes, Option<bytes::Bytes>) {
 
 impl Group {
     fn join(&mut self, turn: &mut Turn<'_>, caller: Caller<'_>, request: JoinGroupRequest) {
-        let result = if !self.has_room_for(turn, &request.member_id) {
+        let answer = if !self.has_room_for(turn, &request.member_id) {
             self.remove_member(turn, &request.member_id);
-            Err(join_error("", ErrorCode::GroupMaxSizeReached))
+            Some(join_error("", ErrorCode::GroupMaxSizeReached))
         } else if !self.supports(&request.protocol_type, &request.protocols) {
             let error = ErrorCode::InconsistentGroupProtocol;
-            Err(join_error(&request.member_id, error))
+            Some(join_error(&request.member_id, error))
         } else if request.member_id.is_empty() {
             self.join_newcomer(turn, caller, request)
         } else {
             self.join_known(turn, caller, request)
         };
-        if let Err(response) = result {
+        if let Some(response) = answer {
             turn.reply(caller.token, Reply::Join(response));
         }
     }
@@ -105,51 +105,52 @@ impl Group {
         }
     }
 
-    /// An answer at once is an `Err`, whether it is an error or not.
+    /// The answer, unless the caller waits for it.
     fn join_newcomer(
         &mut self,
         turn: &mut Turn<'_>,
         caller: Caller<'_>,
         request: JoinGroupRequest,
-    ) -> Result<(), JoinGroupResponse> {
+    ) -> Option<JoinGroupResponse> {
         if let Some(instance_id) = &request.group_instance_id {
             let member_id = turn.member_id(instance_id);
             match self.static_member_id(instance_id).cloned() {
                 Some(old) => self.join_replacing(turn, caller, request, &old, &member_id),
                 None => self.join_added(turn, caller, request, member_id),
             }
-            return Ok(());
+            return None;
         }
         let member_id = turn.member_id(caller.client_id);
         if caller.api_version < KNOWN_MEMBER_ID_FROM {
             self.join_added(turn, caller, request, member_id);
-            return Ok(());
+            return None;
         }
         let at = turn.deadline(i64::from(request.session_timeout_ms));
         self.timers.set(Timer::Session(member_id.clone()), at);
         let response = join_error(&member_id, ErrorCode::MemberIdRequired);
         self.pending_join.insert(member_id);
-        Err(response)
+        Some(response)
     }
 
+    /// The same for who comes with a member id.
     fn join_known(
         &mut self,
         turn: &mut Turn<'_>,
         caller: Caller<'_>,
         request: JoinGroupRequest,
-    ) -> Result<(), JoinGroupResponse> {
+    ) -> Option<JoinGroupResponse> {
         let member_id = request.member_id.clone();
         let instance_id = request.group_instance_id.as_deref();
         if self.pending_join.contains(&member_id) {
             if instance_id.is_some() {
                 // Only dynamic members are sent back with an id; Kafka fails the same way.
-                return Err(join_error("", ErrorCode::UnknownServerError));
+                return Some(join_error("", ErrorCode::UnknownServerError));
             }
             self.join_added(turn, caller, request, member_id);
-            return Ok(());
+            return None;
         }
         if let Err(error) = self.validate_member(&member_id, instance_id) {
-            return Err(join_error(&member_id, error));
+            return Some(join_error(&member_id, error));
         }
         let same = self.members[&member_id].protocols == request.protocols;
         let stays = match self.phase {
@@ -158,11 +159,11 @@ impl Group {
             Phase::Stable => same && !self.is_leader(&member_id),
         };
         if stays {
-            return Err(generation_response(self, &member_id));
+            return Some(generation_response(self, &member_id));
         }
         self.rejoin(turn, caller, request, &member_id);
         self.rebalance_or_complete(turn);
-        Ok(())
+        None
     }
 
     /// A member of the group joins the round, or the one that it starts, with new metadata.

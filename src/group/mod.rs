@@ -116,13 +116,15 @@ pub struct Caller<'a> {
     pub client_host: &'a str,
 }
 
+/// A record to append: key, and value or none for a tombstone.
+pub type Record = (Bytes, Option<Bytes>);
+
 /// What a call wants done. Every reply depends on all records of its output.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Key and value (none for a tombstone) of each record to append, as one batch. Only the
-    /// outputs of [`Coordinator::on_deadline`] and [`Coordinator::on_topics_deleted`] may be split
+    /// To be appended in this order, as one batch. Only the outputs of [`Coordinator::on_deadline`] and [`Coordinator::on_topics_deleted`] may be split
     /// between batches, at any record.
-    pub records: Vec<(Bytes, Option<Bytes>)>,
+    pub records: Vec<Record>,
     /// To be sent once the records are durable.
     pub replies: Vec<(Token, Reply)>,
 }
@@ -354,7 +356,7 @@ impl Coordinator {
         Some(result)
     }
 
-    fn push_records(&mut self, records: Vec<(Bytes, Option<Bytes>)>, out: &mut Output) {
+    fn push_records(&mut self, records: Vec<Record>, out: &mut Output) {
         self.unreplayed += records.len();
         out.records.extend(records);
     }

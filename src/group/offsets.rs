@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::records;
 use super::state::{Group, Phase};
-use super::{Caller, Coordinator, Output, Reply};
+use super::{Caller, Coordinator, Output, Record, Reply};
 use crate::base::{ErrorCode, Now, TopicId};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse,
@@ -310,14 +310,10 @@ impl Group {
         Some(topics)
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "records as they are everywhere here"
-    )]
     fn delete_offsets(
         &self,
         request: OffsetDeleteRequest,
-    ) -> (Vec<(Bytes, Option<Bytes>)>, Vec<OffsetDeleteResponseTopic>) {
+    ) -> (Vec<Record>, Vec<OffsetDeleteResponseTopic>) {
         let mut tombstones = vec![];
         let mut topics = vec![];
         for topic in request.topics {

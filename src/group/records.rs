@@ -7,9 +7,10 @@
 
 use bytes::Bytes;
 
+use super::Record;
 use crate::wire::records::group_metadata::{GroupMetadataKey, GroupMetadataValue};
 use crate::wire::records::offset_commit::{OffsetCommitKey, OffsetCommitValue};
-use crate::wire::records::{Record, decode_key_type, decode_value, encode_key, encode_value};
+use crate::wire::records::{Record as _, decode_key_type, decode_value, encode_key, encode_value};
 use crate::wire::{Malformed, Message, Reader};
 
 /// Key type of offsets that brokers before 0.9 wrote; the layout is the same.
@@ -52,7 +53,7 @@ pub(super) fn offset(
     topic: &str,
     partition: i32,
     value: Option<&OffsetCommitValue>,
-) -> (Bytes, Option<Bytes>) {
+) -> Record {
     let key = OffsetCommitKey {
         group: group_id.to_owned(),
         topic: topic.to_owned(),
@@ -69,7 +70,7 @@ pub(super) fn offset(
 }
 
 /// Writes a group, or its tombstone.
-pub(super) fn group(group_id: &str, value: Option<&GroupMetadataValue>) -> (Bytes, Option<Bytes>) {
+pub(super) fn group(group_id: &str, value: Option<&GroupMetadataValue>) -> Record {
     let key = GroupMetadataKey {
         group: group_id.to_owned(),
     };

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
-use super::{Config, Output, Reply, Token};
+use super::{Config, Output, Record, Reply, Token};
 use crate::base::prng::Prng;
 use crate::base::{ErrorCode, Mono, Now};
 use crate::wire::messages::join_group::JoinGroupResponse;
@@ -40,7 +38,7 @@ impl Turn<'_> {
     }
 
     /// Adds a record.
-    pub(super) fn push_record(&mut self, record: (Bytes, Option<Bytes>)) {
+    pub(super) fn push_record(&mut self, record: Record) {
         self.out.records.push(record);
     }
 

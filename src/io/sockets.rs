@@ -1,8 +1,9 @@
 //! Sockets, as both back ends see them: the listener, the reception of a new connection, and the
 //! plain system calls that receive and send without waiting.
 //!
-//! A socket's descriptor stays blocking, because the ring answers at once with EAGAIN on any
-//! other; the calls here say "do not wait" one by one. A socket belongs to one shard at a time.
+//! A socket's descriptor stays blocking: Linux 6.18 lets a ring operation wait on any other, too,
+//! but kernels have differed in that. The calls here say "do not wait" one by one. A socket belongs
+//! to one shard at a time.
 
 use super::{Accepted, Chunk, Socket, SocketKind, files};
 use crate::base::Mono;

@@ -174,9 +174,6 @@ pub(super) fn inspect_closed(
     };
     // The last time entry of a closed segment has its largest timestamp, which retention goes by.
     let complete = (segment.max_timestamp, segment.max_timestamp_offset) == last_time_entry
-        && segment
-            .first_timestamp
-            .is_none_or(|first| first <= segment.max_timestamp)
         && (index.times == 0 || has_max_timestamp(dir, &segment)?);
     Ok(complete.then_some(segment))
 }
@@ -250,8 +247,7 @@ fn with_end(
             segment.max_timestamp_offset = header.last_offset();
         }
     }
-    // An entry at or behind the end of the file saw no batch at all.
-    Ok(expected.is_none().then_some(segment))
+    Ok(Some(segment))
 }
 
 /// True if the batch with the largest timestamp is where the indexes say.

@@ -42,6 +42,7 @@ use super::{Checkpoint, Config, Epochs, Log, OpenError, Opening, Producers, Repo
 use crate::base::Offset;
 use crate::base::dir::Dir;
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 
 /// Largest producer snapshot that is read.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
@@ -95,25 +96,13 @@ impl Log {
             ..
         } = recovery;
         report.segments += segments.len() as u64;
-        let Replay {
-            producers,
-            mut epochs,
-            stored_epochs,
-            ..
-        } = replay;
         let active = segments.back().expect("recovery leaves an active segment");
         let end = Place {
             offset: active.offset_end,
             base_offset: active.base_offset,
             position: active.size_bytes,
         };
-        epochs.truncate_end(end.offset);
-        epochs.truncate_start(log_start_offset);
-        let leader_epoch = opening.leader_epoch.max(epochs.latest().unwrap_or(0));
-        epochs.assign(leader_epoch, end.offset);
-        if stored_epochs.as_ref() != Some(&epochs) {
-            epochs.store(dir)?;
-        }
+        let epochs = settle_epochs(dir, &replay, opening, log_start_offset, end.offset)?;
         let checkpoint = Checkpoint {
             log_start_offset,
             recovery_point: end.offset,
@@ -129,9 +118,9 @@ impl Log {
             queue: Vec::new(),
             queued_bytes: 0,
             marks: Watermarks::new(end),
-            producers,
+            producers: replay.producers,
+            leader_epoch: epochs.latest().unwrap_or(0),
             epochs,
-            leader_epoch,
             checkpoint,
             recent: VecDeque::new(),
             poisoned: None,
@@ -485,6 +474,26 @@ impl Recovery<'_> {
         let name = file_name(base_offset, LOG_SUFFIX);
         self.files.get(&name).copied().unwrap_or(0)
     }
+}
+
+/// Fits the epochs to the bounds of the log and begins that of this leadership, durably: no batch
+/// of it is written before.
+fn settle_epochs(
+    dir: &mut dyn Dir,
+    replay: &Replay,
+    opening: Opening,
+    log_start_offset: Offset,
+    log_end_offset: Offset,
+) -> io::Result<Epochs> {
+    let mut epochs = replay.epochs.clone();
+    epochs.truncate_end(log_end_offset);
+    epochs.truncate_start(log_start_offset);
+    let known = epochs.latest().unwrap_or(0);
+    epochs.assign(opening.leader_epoch.max(known), log_end_offset);
+    if replay.stored_epochs.as_ref() != Some(&epochs) {
+        epochs.store(dir)?;
+    }
+    Ok(epochs)
 }
 
 fn damaged(scan: &Scan, what: &str, recovery_point: Offset) -> OpenError {

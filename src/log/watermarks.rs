@@ -223,6 +223,7 @@ mod tests {
         let mut marks = Watermarks::new(place(0));
         marks.on_written(place(10), 1, Mono(1));
         marks.on_awaited(place(20), 30);
+        marks.on_synced(10);
         marks.check();
         assert_eq!(marks.high(), place(10));
         marks.on_written(place(30), 1, Mono(1));

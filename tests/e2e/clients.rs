@@ -124,7 +124,8 @@ fn librdkafka_works_the_same_on_any_shards_and_back_end() {
 #[test]
 fn librdkafka_produces_and_consumes_with_every_codec() {
     let broker = Broker::start(2, "auto");
-    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+    // The crate builds librdkafka without zstd; rskafka below and kcat have it.
+    for codec in ["none", "gzip", "snappy", "lz4"] {
         let topic = format!("codec-{codec}");
         create(&broker, &topic);
         produce(&broker, &topic, codec);
@@ -220,7 +221,7 @@ fn rskafka_creates_produces_and_fetches() {
             let first = 100 * round as i64;
             let records = (first..first + 100).map(record).collect();
             let offsets = partition.produce(records, codec).await.unwrap();
-            assert_eq!(offsets.offsets, (first..first + 100).collect::<Vec<_>>());
+            assert_eq!(offsets, (first..first + 100).collect::<Vec<_>>());
         }
         assert_eq!(partition.get_offset(OffsetAt::Latest).await.unwrap(), 500);
         assert_eq!(partition.get_offset(OffsetAt::Earliest).await.unwrap(), 0);
@@ -231,7 +232,8 @@ fn rskafka_creates_produces_and_fetches() {
                 .await
                 .unwrap();
             assert_eq!(high_watermark, 500);
-            for found in records.into_iter().filter(|found| found.offset >= next) {
+            let first = next;
+            for found in records.into_iter().filter(|found| found.offset >= first) {
                 assert_eq!(found.offset, next);
                 assert_eq!(found.record.value.unwrap(), next.to_string().into_bytes());
                 assert_eq!(found.record.headers["h"], b"v");

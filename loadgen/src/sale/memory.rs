@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
 use crate::orders::Planned;
@@ -46,6 +46,7 @@ pub(crate) struct Broker {
     fault: Fault,
     held_back: RefCell<Option<Planned>>,
     stored: Notify,
+    begun: Option<Instant>,
 }
 
 impl Broker {
@@ -54,6 +55,7 @@ impl Broker {
         Rc::new(Self {
             partitions,
             fault,
+            begun: Some(Instant::now()),
             ..Self::default()
         })
     }
@@ -92,6 +94,15 @@ impl Broker {
         self.stored.notify_waiters();
     }
 
+    /// How long nobody answers any more.
+    fn away(&self) -> Duration {
+        let now = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        match self.fault {
+            Fault::Away(from, to) if now >= from => to.saturating_sub(now),
+            _ => Duration::ZERO,
+        }
+    }
+
     fn append(&self, order: Planned) {
         match self.fault {
             Fault::Drop(id) if order.order_id == id => {}
@@ -112,40 +123,17 @@ impl Broker {
     }
 }
 
-/// Publishes to a broker in memory; `begun` is when it was made.
+/// Publishes to a broker in memory.
 #[derive(Clone, Debug)]
-pub(crate) struct MemoryPublisher {
-    broker: Rc<Broker>,
-    begun: tokio::time::Instant,
-}
-
-impl MemoryPublisher {
-    pub(crate) fn new(broker: &Rc<Broker>) -> Self {
-        Self {
-            broker: Rc::clone(broker),
-            begun: tokio::time::Instant::now(),
-        }
-    }
-}
+pub(crate) struct MemoryPublisher(pub(crate) Rc<Broker>);
 
 impl Publisher for MemoryPublisher {
     fn send(&self, order: Planned) -> impl Future<Output = Result<(), String>> + use<> + 'static {
-        let refused = self.broker.fault == Fault::Refuse(order.order_id);
-        let away = match self.broker.fault {
-            Fault::Away(from, to) => {
-                let now = self.begun.elapsed();
-                if now >= from {
-                    to.saturating_sub(now)
-                } else {
-                    Duration::ZERO
-                }
-            }
-            _ => Duration::ZERO,
-        };
-        let broker = Rc::clone(&self.broker);
+        let broker = Rc::clone(&self.0);
+        let refused = broker.fault == Fault::Refuse(order.order_id);
         let append = (!refused).then(|| {
             tokio::task::spawn_local(async move {
-                sleep(away).await;
+                sleep(broker.away()).await;
                 broker.append(order);
                 sleep(ACK_AFTER).await;
             })
@@ -217,6 +205,7 @@ impl Feed for MemoryFeed {
 
     async fn next(&mut self) -> Result<FeedEvent, Failure> {
         loop {
+            sleep(self.broker.away()).await;
             if let Some(event) = self.poll() {
                 return Ok(event);
             }

@@ -90,7 +90,7 @@ fn sell(mut spoilt: Spoilt) -> (Verdict, Ended) {
         let broker = Broker::new(PARTITIONS, spoilt.fault);
         let sink = InlineSink::new(memory_store(), spoilt.spoil);
         let never = std::future::pending();
-        let publisher = MemoryPublisher::new(&broker);
+        let publisher = MemoryPublisher(Rc::clone(&broker));
         let ended = run(
             spoilt.plan,
             publisher,
@@ -291,7 +291,7 @@ fn an_order_applied_before_the_earlier_one_of_its_key_fails() {
 fn a_sale_that_was_stopped_is_finished_with_every_order_once() {
     let verdict = simulated(async {
         let broker = Broker::new(PARTITIONS, Fault::None);
-        let publisher = MemoryPublisher::new(&broker);
+        let publisher = MemoryPublisher(Rc::clone(&broker));
         let sink = InlineSink::new(memory_store(), honest());
         let soon = sleep(Duration::from_secs(3));
         let first = plan();
@@ -335,7 +335,7 @@ fn a_topic_with_something_else_in_it_is_refused_in_a_sentence() {
         };
         broker.partitions.borrow_mut()[3].push(record);
         let sink = InlineSink::new(memory_store(), honest());
-        let publisher = MemoryPublisher::new(&broker);
+        let publisher = MemoryPublisher(Rc::clone(&broker));
         let never = std::future::pending();
         run(plan(), publisher, broker.feeds(2), sink, never, &mut |_| {})
             .await

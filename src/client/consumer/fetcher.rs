@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytestring::ByteString;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 
 use super::chunk::Chunk;
 use super::offsets::{reset_start, resolve};
@@ -103,10 +103,15 @@ async fn run_leader<C: Connector>(
         };
         match fetch(&shared, &client, leader, &plan, wait).await {
             Ok(response) => {
-                let is_empty = !settle(&shared, &plan, response);
-                if is_empty && plan.has_full {
+                if settle(&shared, &plan, response) {
+                    continue;
+                }
+                if plan.has_full {
                     // Nothing here, and no room there: wait until the user took something.
-                    let _ = tokio::time::timeout(options.fetch_wait, woken.notified()).await;
+                    let _ = timeout(options.fetch_wait, woken.notified()).await;
+                } else if clock::now() < now + wait {
+                    // A broker that does not wait for records must not be asked in a storm.
+                    let _ = timeout(backoff, woken.notified()).await;
                 }
             }
             Err(error) => {

@@ -191,7 +191,6 @@ fn start<C: Connector>(
         },
         timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
         topic_data: topic_data(taken),
-        ..Default::default()
     };
     let version_max = match taken.iter().any(|each| each.topic_id == TopicId::ZERO) {
         true => VERSION_WITH_NAMES,

@@ -32,8 +32,16 @@ fn metadata_is_shown_while_the_group_is_stable() {
     assert_eq!(described.protocol_data, "");
     assert_eq!(described.members[0].member_metadata, "");
     f.sleep(0);
-    assert_eq!(describe(&mut f, GROUP).group_state, "CompletingRebalance");
-    f.synced_now(&member_id, 1, &[member_id.clone()]);
+    let described = describe(&mut f, GROUP);
+    assert_eq!(described.group_state, "CompletingRebalance");
+    assert_eq!(
+        (
+            &*described.protocol_data,
+            &*described.members[0].member_metadata
+        ),
+        ("", &b""[..])
+    );
+    f.synced_now(&member_id, 1, std::slice::from_ref(&member_id));
     let described = describe(&mut f, GROUP);
     assert_eq!(described.group_state, "Stable");
     assert_eq!(described.protocol_data, "range");
@@ -81,9 +89,10 @@ fn lists_go_by_state_and_type() {
     let simple = ("simple".to_owned(), String::new(), "Empty".to_owned());
     let both: Vec<_> = vec![stable.clone(), simple.clone()];
     assert_eq!(list(&[], &[]), both);
-    assert_eq!(list(&["stable "], &[]), [stable.clone()]);
+    assert_eq!(list(&["stable "], &[]), [stable]);
     assert_eq!(list(&["Empty", "Dead"], &["Classic"]), [simple]);
     assert_eq!(list(&["nonsense"], &[]), []);
     assert_eq!(list(&[], &["classic", "consumer"]), both);
     assert_eq!(list(&[], &["consumer"]), []);
+    assert_eq!(list(&[], &["classic "]), [], "types are not trimmed");
 }

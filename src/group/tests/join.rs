@@ -22,7 +22,8 @@ fn the_first_member_leads_generation_one() {
 #[test]
 fn what_is_wrong_with_a_request_is_said_first() {
     let mut f = Fixture::new();
-    let cases: [(ErrorCode, fn(&mut JoinGroupRequest)); 6] = [
+    type Spoil = fn(&mut JoinGroupRequest);
+    let cases: [(ErrorCode, Spoil); 6] = [
         (ErrorCode::InvalidGroupId, |r| r.group_id.clear()),
         (ErrorCode::InvalidSessionTimeout, |r| {
             r.session_timeout_ms = 5_999
@@ -136,11 +137,11 @@ fn who_does_not_rejoin_in_time_is_dropped() {
     let token = f.join(join(&members[0]));
     f.join(join(&members[1]));
     assert_eq!(f.state(), State::PreparingRebalance);
-    for _ in 0..7 {
+    for _ in 0..12 {
+        assert!(f.is_parked(token));
         assert_eq!(f.heartbeat(&members[2], 1), ErrorCode::RebalanceInProgress);
-        f.sleep(8_000);
+        f.sleep(5_000);
     }
-    f.sleep(4_000);
     let response = f.joined(token);
     assert_eq!(response.generation_id, 2);
     assert_eq!(response.members.len(), 2);
@@ -171,8 +172,11 @@ fn another_member_leads_if_the_leader_does_not_come() {
     let mut request = join(&members[1]);
     request.protocols = protocols(&["range", "sticky"]);
     let token = f.join(request);
-    assert!(f.is_parked(token));
-    f.sleep(i64::from(SESSION_MS));
+    for _ in 0..12 {
+        assert!(f.is_parked(token));
+        f.heartbeat(&members[0], 1);
+        f.sleep(5_000);
+    }
     let response = f.joined(token);
     assert_eq!(response.leader, members[1]);
     assert_eq!(response.generation_id, 2);

@@ -1,6 +1,8 @@
 //! How groups and offsets go away.
 
 use super::*;
+use crate::wire::records::consumer_protocol::ConsumerProtocolSubscription;
+use crate::wire::records::encode_value;
 
 const DAY_MS: i64 = 24 * 3_600_000;
 const CHECK_MS: i64 = 600_000;
@@ -51,22 +53,73 @@ fn an_old_client_may_say_how_long() {
     assert_eq!(f.offset(0), -1);
 }
 
-#[test]
-fn offsets_of_a_living_group_do_not_expire() {
-    let mut f = Fixture::with(|config| config.offsets_retention_ms = 30_000);
-    f.config.offsets_retention_check_interval_ms = 10_000;
-    let mut f = Fixture {
-        coordinator: Coordinator::new(f.config.clone(), 1),
-        ..f
-    };
-    f.reload();
-    let members = f.stable(1);
-    f.commit(&members[0], 1);
+/// Offsets live for 30 s here.
+fn short_lived() -> Fixture {
+    let mut f = Fixture::with(|config| {
+        config.offsets_retention_ms = 30_000;
+        config.offsets_retention_check_interval_ms = 10_000;
+    });
+    f.version = 3;
+    f
+}
+
+/// Joins, commits offset 7 of `t`, and lives for 100 s.
+fn live(f: &mut Fixture, request: JoinGroupRequest) {
+    let token = f.join(request);
+    f.sleep(0);
+    let member_id = f.joined(token).member_id;
+    let mut request = sync(&member_id, 1, &[]);
+    request.protocol_type = None;
+    f.call(|coordinator, now, caller, out| coordinator.sync(now, caller, request, out));
+    assert_eq!(f.commit(&member_id, 1), ErrorCode::None);
     for _ in 0..20 {
         f.sleep(5_000);
-        f.heartbeat(&members[0], 1);
+        assert_eq!(f.heartbeat(&member_id, 1), ErrorCode::None);
     }
-    assert_eq!(f.offset(0), 7);
+}
+
+#[test]
+fn offsets_of_a_living_group_do_not_expire() {
+    for protocol_type in ["consumer", "connect"] {
+        let mut f = short_lived();
+        let mut request = join("");
+        request.protocol_type = protocol_type.into();
+        live(&mut f, request);
+        assert_eq!(f.offset(0), 7);
+    }
+}
+
+#[test]
+fn offsets_of_topics_that_consumers_no_longer_read_expire() {
+    for (topic, offset) in [("t", 7), ("u", -1)] {
+        let mut f = short_lived();
+        let subscription = ConsumerProtocolSubscription {
+            topics: vec![topic.into()],
+            ..Default::default()
+        };
+        let mut request = join("");
+        request.protocols[0].metadata = encode_value(&subscription, 0);
+        live(&mut f, request);
+        assert_eq!(f.offset(0), offset);
+        assert_eq!(f.state(), State::Stable);
+    }
+}
+
+#[test]
+fn a_group_that_nobody_ever_joined_is_a_simple_one() {
+    let mut f = Fixture::new();
+    f.joined_now(join(""));
+    f.sleep(CHECK_MS - 1_000);
+    f.commit("", -1);
+    f.sleep(7 * DAY_MS - CHECK_MS);
+    f.sleep(2_000);
+    assert_eq!(
+        f.offset(0),
+        7,
+        "counted from the commit, not from the group's birth"
+    );
+    f.sleep(2 * CHECK_MS);
+    assert_eq!(f.state(), State::Dead);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod join;
 mod lifetime;
 mod membership;
 mod offsets;
+mod records;
 mod statics;
 mod sync;
 
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::*;
+use crate::base::TopicId;
 use crate::wire::messages::heartbeat::HeartbeatRequest;
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupRequestProtocol};
 use crate::wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
@@ -380,8 +382,6 @@ impl Fixture {
         }
     }
 }
-
-use crate::base::TopicId;
 
 fn hard(coordinator: &Coordinator) -> Hard {
     let groups = coordinator.groups.iter();

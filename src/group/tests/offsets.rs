@@ -114,7 +114,7 @@ fn a_topic_made_anew_does_not_inherit_offsets() {
         let topic = &response.topics[0];
         assert_eq!(topic.topic_id, TopicId(uuid::Uuid::from_u128(id)));
         assert_eq!(topic.partitions[0].committed_offset, expected);
-        assert_eq!(topic.partitions[0].metadata.is_some(), true);
+        assert!(topic.partitions[0].metadata.is_some());
     }
 }
 

@@ -35,7 +35,7 @@ fn followers_wait_for_the_leader() {
 fn a_member_that_the_leader_forgot_gets_nothing() {
     let mut f = Fixture::new();
     let [leader, follower] = two_joined(&mut f);
-    f.synced_now(&leader, 1, &[leader.clone()]);
+    f.synced_now(&leader, 1, std::slice::from_ref(&leader));
     assert_eq!(
         f.synced_now(&follower, 1, &[]),
         (Bytes::new(), ErrorCode::None)
@@ -139,7 +139,7 @@ fn a_second_sync_of_a_member_releases_the_first() {
     let first = f.sync(&follower, 1, &[]);
     let second = f.sync(&follower, 1, &[]);
     assert_eq!(f.synced(first).1, ErrorCode::RebalanceInProgress);
-    f.synced_now(&leader, 1, &[follower.clone()]);
+    f.synced_now(&leader, 1, std::slice::from_ref(&follower));
     assert_eq!(f.synced(second).0, follower);
 }
 

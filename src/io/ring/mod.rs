@@ -88,7 +88,7 @@ impl Ring {
             .map(|listener| Acceptor::new(listener, false))
             .transpose();
         let acceptor = acceptor.map_err(|error| Refused::new("fcntl", error))?;
-        // Blocking: on a nonblocking descriptor the ring's read would not wait.
+        // Blocking, as sockets are: not every kernel lets the ring's read wait on any other.
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)
             .map_err(|errno| Refused::new("eventfd", errno.into()))?;
         let mut ring = Self {

@@ -334,8 +334,13 @@ fn a_poisoned_log_refuses_everything() {
     rig.dir.fail_next("write", ".log");
     rig.append(plain(1, START_MS), CLIENT).unwrap();
     let error = rig.log.write_queued(&mut rig.dir, rig.now).unwrap_err();
+    rig.append(plain(1, START_MS), CLIENT).unwrap();
     rig.log.poison(error.to_string());
     rig.log.poison("later".into());
+    assert!(
+        rig.log.queue.is_empty(),
+        "what cannot be written takes no memory"
+    );
     assert!(rig.log.poisoned().unwrap().contains("injected"));
     assert_eq!(
         code(rig.append(plain(1, START_MS), RELAXED)),

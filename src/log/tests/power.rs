@@ -74,3 +74,49 @@ fn a_cut_at_any_operation_keeps_what_was_promised() {
         }
     }
 }
+
+#[test]
+fn producers_outlive_their_last_segment() {
+    let mut rig = Rig::new(Config {
+        retention_ms: 1000,
+        ..small()
+    });
+    rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap();
+    rig.write();
+    rig.sync();
+    rig.sleep(2000);
+    assert_eq!(rig.retain().segments, 1);
+    for seed in 0..100 {
+        let mut dir = rig.dir.clone();
+        dir.restart_machine(&mut Prng::new(seed));
+        let mut rig = Rig::open(dir, small(), false).unwrap();
+        let again = rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap();
+        assert!(again.duplicate, "seed {seed}");
+    }
+}
+
+#[test]
+fn an_index_from_before_is_not_believed() {
+    // The clean stop leaves index files behind, which the segment outgrows.
+    let mut rig = Rig::new(small());
+    rig.put(3);
+    let mut rig = rig.reopen();
+    rig.sleep(1000);
+    rig.put(3);
+    rig.sleep(-1000);
+    for _ in 0..3 {
+        rig.put(3);
+    }
+    rig.sync();
+    // It ends at the recovery point when it is closed.
+    let mut rig = rig.kill().unwrap();
+    rig.log.queue_roll(rig.now);
+    rig.put(3);
+    for seed in 0..200 {
+        let mut dir = rig.dir.clone();
+        dir.restart_machine(&mut Prng::new(seed));
+        let mut rig = Rig::open(dir, small(), false).unwrap();
+        let found = rig.log.offset_for_timestamp(&mut rig.dir, START_MS + 1);
+        assert_eq!(found.unwrap(), Some((3, START_MS + 1000, 0)), "seed {seed}");
+    }
+}

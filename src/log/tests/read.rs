@@ -98,13 +98,18 @@ fn sequential_reading_needs_no_walk() {
     let mut fetches = 0;
     rig.dir.reads = (0, 0);
     while let Some(extent) = rig.read(offset, 50_000) {
-        let blocks_max = if fetches == 0 { 3 } else { 2 };
-        assert!(rig.dir.reads.0 <= blocks_max, "fetch {fetches}");
         offset = rig.batches(&extent).last().unwrap().0.next_offset();
         fetches += 1;
-        rig.dir.reads = (0, 0);
     }
-    // A consumer at the end gets what comes without any reading.
+    // Only the end of each extent is looked for, from the index entry before it.
+    assert!(
+        rig.dir.reads.0 <= fetches * 3 / 2,
+        "{:?} {fetches}",
+        rig.dir.reads
+    );
+    // A consumer at the end gets what comes without any reading, also if it began there.
+    let mut rig = rig.reopen();
+    assert_eq!(rig.read(offset, 50_000), None);
     rig.dir.reads = (0, 0);
     for _ in 0..10 {
         rig.put(1);
@@ -112,7 +117,6 @@ fn sequential_reading_needs_no_walk() {
         assert_eq!(rig.log.available_bytes(offset), size);
         assert_eq!(rig.read(offset, 50_000).unwrap().length, size);
         offset += 1;
-        assert_eq!(rig.read(offset, 50_000), None);
     }
     assert_eq!(rig.dir.reads, (0, 0));
 }

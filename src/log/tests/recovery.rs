@@ -123,6 +123,52 @@ fn clean_stop_with_an_unexpected_end() {
     );
 }
 
+#[test]
+fn a_clean_stop_is_no_excuse_for_lost_data() {
+    let mut rig = Rig::new(small());
+    rig.put(1);
+    rig.put(1);
+    let mut dir = rig.close();
+    let mut contents = dir.contents(FIRST);
+    contents.truncate(plain(1, START_MS).len());
+    dir.set(FIRST, Some(contents));
+    refusal(Rig::open(dir, small(), true), "but was durable up to 2");
+}
+
+#[test]
+fn epochs_follow_the_bounds_of_the_log() {
+    let open = |dir: &mut TestDir, clean, leader_epoch| {
+        let opening = Opening {
+            now: Now::default(),
+            clean,
+            leader_epoch,
+        };
+        Log::open(dir, small(), opening, &mut Report::default()).unwrap()
+    };
+    let mut rig = Rig::new(small());
+    rig.put(5);
+    let mut dir = rig.close();
+    let mut log = open(&mut dir, true, 3);
+    log.append(Now::default(), plain(4, -1), RELAXED).unwrap();
+    log.write_queued(&mut dir, Now::default()).unwrap();
+    // The batch of epoch 3 is lost, and with it the epoch.
+    let mut lost = dir.clone();
+    let mut contents = lost.contents(FIRST);
+    contents.pop();
+    lost.set(FIRST, Some(contents));
+    assert_eq!(open(&mut lost, false, 1).leader_epoch(), 1);
+    assert_eq!(
+        lost.contents("leader-epoch-checkpoint"),
+        b"0\n2\n0 0\n1 5\n"
+    );
+    // The records of epoch 0 are deleted, and with them the epoch.
+    log.delete_records(&mut dir, 7).unwrap();
+    assert_eq!(log.end_offset_for_epoch(0), (0, 7));
+    log.close(&mut dir, Now::default()).unwrap();
+    assert_eq!(open(&mut dir, true, 3).end_offset_for_epoch(0), (0, 7));
+    assert_eq!(dir.contents("leader-epoch-checkpoint"), b"0\n1\n3 7\n");
+}
+
 /// Damages the tail of the only segment at each of its bytes and expects the whole batches before.
 fn tails(damage: impl Fn(&mut Vec<u8>, usize)) {
     let mut rig = unsynced_segments(1);
@@ -285,7 +331,8 @@ fn overlapping_segments() {
 #[test]
 fn start_beyond_the_end() {
     let mut rig = Rig::new(small());
-    for _ in 0..4 {
+    rig.append(sequenced(7, 0, 0, 3), RELAXED).unwrap();
+    for _ in 0..3 {
         rig.put(3);
     }
     rig.log.delete_records(&mut rig.dir, 11).unwrap();
@@ -294,6 +341,9 @@ fn start_beyond_the_end() {
     assert_eq!(rig.log.log_start_offset(), 11);
     assert_eq!(rig.log.log_end_offset(), 12);
     assert_eq!(rig.segment_files(), ["00000000000000000011.log"]);
+    // The producer of what was left is not forgotten, now or later.
+    let mut rig = rig.kill().unwrap();
+    assert!(rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap().duplicate);
 }
 
 #[test]
@@ -304,6 +354,22 @@ fn segments_below_the_start() {
     let rig = unclean(rig).unwrap();
     assert_eq!(rig.log.log_start_offset(), start);
     assert_eq!(rig.segment_files().len(), 2);
+}
+
+#[test]
+fn segments_below_the_start_are_kept_while_they_alone_know_a_producer() {
+    let mut rig = Rig::new(small());
+    rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap();
+    while rig.segment_files().len() < 3 {
+        rig.put(3);
+    }
+    rig.sync();
+    let start = rig.log.segments[1].base_offset;
+    rig.log.delete_records(&mut rig.dir, start).unwrap();
+    rig.dir.set(&file_name(start, SNAPSHOT_SUFFIX), None);
+    let mut rig = rig.kill().unwrap();
+    assert!(rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap().duplicate);
+    assert_eq!(rig.retain().segments, 1);
 }
 
 #[test]
