@@ -135,6 +135,7 @@ impl Simulation {
         self.set_up();
         let end = self.now().plus_ms(self.plan.duration_ms);
         self.fault_at = self.next_fault();
+        self.world.borrow_mut().disk.failures = self.plan.disk_failures;
         while self.now() < end && self.step() {}
         if self.checker.failure().is_some() {
             return;
@@ -383,7 +384,8 @@ impl Simulation {
 
     fn on_serving(&mut self) {
         self.note(format_args!("the broker serves"));
-        if !self.quiet {
+        // None of this while the topics are being created.
+        if !self.quiet && self.fault_at != Mono(u64::MAX) {
             self.world.borrow_mut().disk.failures = self.plan.disk_failures;
         }
         let Some(broker) = &self.broker else {
