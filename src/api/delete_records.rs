@@ -4,6 +4,7 @@
 use super::job::{Answer, Job, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::{ErrorCode, PartitionKey};
+use crate::log::ReadError;
 use crate::state::{Partition, ShardState};
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest,
@@ -75,16 +76,25 @@ pub fn perform(
     key: PartitionKey,
     request: &DeleteRecordsPartition,
 ) {
-    let cut = state.owned(key).and_then(|Partition { log, dir, .. }| {
-        log.delete_records(dir.as_mut(), request.offset)
-            .map_err(|error| error.code())
-    });
+    let cut = match state.owned(key) {
+        Ok(Partition { log, dir, .. }) => log.delete_records(dir.as_mut(), request.offset),
+        Err(code) => {
+            let answer = refused(request.partition_index, code);
+            return state.answer(to, Answer::DeleteRecords(answer));
+        }
+    };
     let answer = match cut {
         Ok(low_watermark) => DeleteRecordsPartitionResult {
             low_watermark,
             ..refused(request.partition_index, ErrorCode::None)
         },
-        Err(code) => refused(request.partition_index, code),
+        Err(error) => {
+            let code = error.code();
+            if let ReadError::Io(error) = error {
+                state.broken.push((key, error));
+            }
+            refused(request.partition_index, code)
+        }
     };
     state.answer(to, Answer::DeleteRecords(answer));
 }

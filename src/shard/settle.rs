@@ -11,6 +11,7 @@ use super::event::Purpose;
 use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::Reply;
+use crate::api::controller::METADATA;
 use crate::api::job::After;
 use crate::base::{Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
@@ -44,6 +45,9 @@ pub struct Syncing {
 impl<I: Io> Shard<I> {
     /// Puts everything in order before the next wait.
     pub(super) fn settle(&mut self) {
+        for (key, error) in std::mem::take(&mut self.state.broken) {
+            self.fail_partition(key, &error);
+        }
         self.write();
         self.sync();
         self.release();
@@ -220,7 +224,7 @@ impl<I: Io> Shard<I> {
         let Some(controller) = &mut self.state.controller else {
             return;
         };
-        let durable = self.state.partitions.get(&crate::api::controller::METADATA);
+        let durable = self.state.partitions.get(&METADATA);
         let durable = durable.map_or(0, |partition| partition.log.high_watermark());
         if let Some(publication) = controller.take_durable(durable) {
             self.publish(publication);
@@ -265,6 +269,15 @@ impl<I: Io> Shard<I> {
             "the partition is offline until the next start: its log cannot be written");
         partition.log.poison(error.to_string());
         self.unsynced.remove(&key);
+        // A machine whose records cannot be written decides on what never was: it ends here, and
+        // comes back from its log at the next start.
+        crate::api::groups::unload(&mut self.state, key);
+        if key == METADATA {
+            self.state.controller = None;
+            for (to, answer) in self.waiting.take_published(u64::MAX) {
+                self.deliver(to, answer.into_failed());
+            }
+        }
         self.give_up(key);
     }
 
