@@ -88,6 +88,8 @@ pub struct ShardState {
     pub controller: Option<Controller>,
     /// Partitions with queued writes.
     pub queued: BTreeSet<PartitionKey>,
+    /// Partitions whose disk has refused a change; the shell takes them offline.
+    pub broken: Vec<(PartitionKey, io::Error)>,
     /// Answers to be delivered.
     pub outbox: Vec<Outgoing>,
     /// All randomness.
@@ -116,6 +118,7 @@ impl ShardState {
             coordinators: BTreeMap::new(),
             controller: None,
             queued: BTreeSet::new(),
+            broken: Vec::new(),
             outbox: Vec::new(),
             prng: Prng::new(seed ^ u64::from(shard.0)),
         }

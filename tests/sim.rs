@@ -60,17 +60,35 @@ fn with_disk_bugs(bugs: DiskBugs) -> impl Fn(Options) -> Options {
 
 #[test]
 fn fixed_seeds() {
-    let (mut acked, mut read, mut runs) = (0, 0, 0);
+    let (mut acked, mut read, mut runs, mut generations, mut commits) = (0, 0, 0, 0, 0);
     for seed in 0..20 {
         let report = assert_good(seed);
         acked += report.acked;
         read += report.read;
         runs += report.runs;
+        generations += report.generations;
+        commits += report.commits;
     }
     // A workload that does nothing would find nothing.
     assert!(acked > 10_000, "{acked} records acknowledged");
     assert!(read > 10_000, "{read} records read");
     assert!(runs > 60, "{runs} starts of the broker");
+    assert!(generations > 100, "{generations} generations of groups");
+    assert!(commits > 100, "{commits} commits");
+}
+
+/// Nobody waits for ever, and nothing acknowledged is lost, when writes and syncs fail.
+#[test]
+fn a_failing_disk() {
+    for seed in 0..15 {
+        let report = run(Options {
+            failing_disk: true,
+            ..options(seed)
+        });
+        if let Some(what) = explain(seed, &report) {
+            panic!("{what}");
+        }
+    }
 }
 
 #[test]
@@ -153,13 +171,12 @@ fn finds_an_ignored_short_write() {
 #[ignore = "driven by scripts/sim"]
 fn replay() {
     let seed = number("SEED").expect("SEED is set");
-    let report = run(Options {
-        lines_max: usize::MAX,
-        ..options(seed)
-    });
-    for line in report.trace.lines() {
-        println!("{line}");
-    }
+    tracing_subscriber::fmt()
+        .without_time()
+        .with_target(false)
+        .with_max_level(tracing::Level::TRACE)
+        .init();
+    let report = run(options(seed));
     println!(
         "seed {seed}: trace {:016x}, {} events, {} starts, {} records acknowledged, {} read, \
          {} generations, {} commits",

@@ -76,19 +76,25 @@ pub fn perform(
     key: PartitionKey,
     request: &DeleteRecordsPartition,
 ) {
-    let cut = state.owned(key).and_then(|Partition { log, dir, .. }| {
-        let cut = log.delete_records(dir.as_mut(), request.offset);
-        if let Err(ReadError::Io(error)) = &cut {
-            log.poison(error.to_string());
+    let cut = match state.owned(key) {
+        Ok(Partition { log, dir, .. }) => log.delete_records(dir.as_mut(), request.offset),
+        Err(code) => {
+            let answer = refused(request.partition_index, code);
+            return state.answer(to, Answer::DeleteRecords(answer));
         }
-        cut.map_err(|error| error.code())
-    });
+    };
     let answer = match cut {
         Ok(low_watermark) => DeleteRecordsPartitionResult {
             low_watermark,
             ..refused(request.partition_index, ErrorCode::None)
         },
-        Err(code) => refused(request.partition_index, code),
+        Err(error) => {
+            let code = error.code();
+            if let ReadError::Io(error) = error {
+                state.broken.push((key, error));
+            }
+            refused(request.partition_index, code)
+        }
     };
     state.answer(to, Answer::DeleteRecords(answer));
 }

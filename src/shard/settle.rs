@@ -45,6 +45,9 @@ pub struct Syncing {
 impl<I: Io> Shard<I> {
     /// Puts everything in order before the next wait.
     pub(super) fn settle(&mut self) {
+        for (key, error) in std::mem::take(&mut self.state.broken) {
+            self.fail_partition(key, &error);
+        }
         self.write();
         self.release();
         self.sync();
@@ -266,13 +269,16 @@ impl<I: Io> Shard<I> {
             "the partition is offline until the next start: its log cannot be written");
         partition.log.poison(error.to_string());
         self.unsynced.remove(&key);
+        // A machine whose records cannot be written decides on what never was: it ends here, and
+        // comes back from its log at the next start.
         crate::api::groups::unload(&mut self.state, key);
-        self.give_up(key);
         if key == METADATA {
+            self.state.controller = None;
             for (to, answer) in self.waiting.take_published(u64::MAX) {
                 self.deliver(to, answer.into_failed());
             }
         }
+        self.give_up(key);
     }
 
     /// Answers everything that waits for a partition with an error.

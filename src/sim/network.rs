@@ -91,11 +91,13 @@ impl Pipe {
         self.closed && self.in_transit == 0
     }
 
-    /// What is on its way does not arrive.
+    /// What was not taken is lost, also what has arrived: whoever is told of a power cut before it
+    /// reads an answer could not know what the answer is still worth.
     pub fn cut(&mut self) {
         self.closed = true;
         self.flying.clear();
-        self.in_transit = self.here.len();
+        self.here.clear();
+        self.in_transit = 0;
     }
 }
 

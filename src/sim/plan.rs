@@ -41,7 +41,7 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a seed.
-    pub fn new(prng: &mut Prng, write_caching: bool) -> Self {
+    pub fn new(prng: &mut Prng, write_caching: bool, failing_disk: bool) -> Self {
         let settings = [
             ("log.retention.check.interval.ms", "700".to_owned()),
             (
@@ -82,10 +82,17 @@ impl Plan {
             consumers: (0..1 + prng.below(3)).map(|_| pick(prng)).collect(),
             members: prng.below(4) as u32,
             duration_ms: 4_000 + prng.below(8_000) as i64,
-            fault_pause_ms: 100 + prng.below(3_000),
+            fault_pause_ms: match failing_disk || prng.percent(20) {
+                true => 3_000 + prng.below(3_000),
+                false => 100 + prng.below(3_000),
+            },
             resets: if prng.percent(50) { prng.below(300) } else { 0 },
             sync_ns_max: [100_000, 2_000_000, 50_000_000][prng.below(3) as usize],
-            disk_failures: if prng.percent(20) { prng.below(200) } else { 0 },
+            disk_failures: match (failing_disk, prng.percent(20)) {
+                (true, _) => 200 + prng.below(1_000),
+                (_, true) => prng.below(200),
+                _ => 0,
+            },
         }
     }
 }

@@ -6,10 +6,11 @@ use super::checker::{Checker, Crash};
 use super::clients::admin::Admin;
 use super::clients::auditor::Auditor;
 use super::clients::consumer::Consumer;
+use super::clients::member::Member;
 use super::clients::producer::Producer;
 use super::clients::{Client, Cluster, Scene};
 use super::io::SharedWorld;
-use super::plan::Plan;
+use super::plan::{Plan, SOLID};
 use super::trace::Trace;
 use super::world::{Bugs, Faults, World};
 use crate::api::controller::METADATA;
@@ -36,6 +37,8 @@ pub struct Options {
     pub dedupe_off: bool,
     /// The topics of this run answer acks=all before the sync.
     pub acknowledged_early: bool,
+    /// Writes and syncs fail often.
+    pub failing_disk: bool,
     /// Lines of the trace to keep.
     pub lines_max: usize,
 }
@@ -108,7 +111,7 @@ struct Simulation {
 impl Simulation {
     fn new(world: SharedWorld, options: Options) -> Self {
         let mut prng = Prng::new(options.seed ^ 0x5eed);
-        let plan = Plan::new(&mut prng, options.acknowledged_early);
+        let plan = Plan::new(&mut prng, options.acknowledged_early, options.failing_disk);
         let start_at = world.borrow().now;
         Self {
             world,
@@ -132,6 +135,7 @@ impl Simulation {
         self.set_up();
         let end = self.now().plus_ms(self.plan.duration_ms);
         self.fault_at = self.next_fault();
+        self.world.borrow_mut().disk.failures = self.plan.disk_failures;
         while self.now() < end && self.step() {}
         if self.checker.failure().is_some() {
             return;
@@ -164,6 +168,10 @@ impl Simulation {
         for (number, topic) in (0..).zip(std::mem::take(&mut self.plan.consumers)) {
             let consumer = Consumer::new(number, topic, self.prng.next_u64());
             self.clients.push(Box::new(consumer));
+        }
+        for number in 0..self.plan.members {
+            let member = Member::new(number, SOLID, self.prng.next_u64());
+            self.clients.push(Box::new(member));
         }
         self.world.borrow_mut().faults.resets = self.plan.resets;
     }
@@ -276,6 +284,9 @@ impl Simulation {
         };
         for (key, partition) in &shard.state().partitions {
             let log = &partition.log;
+            if log.poisoned().is_some() {
+                continue;
+            }
             let (start, high) = (log.log_start_offset(), log.high_watermark());
             self.checker.on_marks(*key, start, high);
         }
@@ -373,7 +384,8 @@ impl Simulation {
 
     fn on_serving(&mut self) {
         self.note(format_args!("the broker serves"));
-        if !self.quiet {
+        // None of this while the topics are being created.
+        if !self.quiet && self.fault_at != Mono(u64::MAX) {
             self.world.borrow_mut().disk.failures = self.plan.disk_failures;
         }
         let Some(broker) = &self.broker else {
@@ -455,6 +467,7 @@ impl Simulation {
             Ok(false) if self.plan.disk_failures > 0 => self.end_broker(Crash::Process),
             Ok(false) => self.checker.fail("the stop was not clean".to_owned()),
             Err(_) if self.world.borrow().disk.stopped() => self.end_broker(self.crash),
+            Err(_) if self.plan.disk_failures > 0 => self.end_broker(Crash::Process),
             Err(error) => self.checker.fail(format!("cannot stop: {error}")),
         }
     }

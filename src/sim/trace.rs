@@ -1,5 +1,6 @@
 //! What happened, in order: one line per event. The hash of all lines tells whether two runs were
-//! the same; the lines themselves are for whoever has to find out why a seed fails.
+//! the same; the lines themselves are for whoever has to find out why a seed fails. They go to the
+//! log as well, at level `trace`, so that they stand between what the broker logs.
 
 use crate::base::Mono;
 use std::collections::VecDeque;
@@ -35,6 +36,7 @@ impl Trace {
         for byte in line.bytes() {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(HASH_FACTOR);
         }
+        tracing::trace!("{line}");
         self.events += 1;
         if self.lines.len() == self.lines_max {
             self.lines.pop_front();

@@ -326,6 +326,9 @@ impl World {
 
     /// Ends connections that the broker has dropped.
     pub fn sweep(&mut self) {
+        if self.disk.stopped() {
+            return;
+        }
         let dropped = self.connections.iter().filter(|(_, c)| c.is_dropped());
         for id in dropped.map(|(id, _)| *id).collect::<Vec<_>>() {
             let end = match self.stopping {

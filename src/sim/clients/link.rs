@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// What every request gets on top of the time that it may wait by itself.
-const ANSWER_MS: i64 = 15_000;
+const ANSWER_MS: i64 = 2_000;
 
 /// Time between two attempts to connect.
 const RETRY_MS: i64 = 20;

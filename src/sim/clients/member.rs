@@ -1,1 +1,545 @@
-//! To come.
+//! A member of the consumer group: joins, assigns if it leads, reads what it owns from where the
+//! group has come to, commits, and keeps its heart beating. Sometimes it falls silent for longer
+//! than its session, sometimes it leaves and comes back.
+
+use super::consumer::{read, request};
+use super::link::{Answer, Heard, Link};
+use super::{Client, Scene};
+use crate::base::prng::Prng;
+use crate::base::{ErrorCode, Mono, Offset, PartitionKey, TopicId};
+use crate::sim::world::World;
+use crate::wire::messages::fetch::FetchRequest;
+use crate::wire::messages::find_coordinator::FindCoordinatorRequest;
+use crate::wire::messages::heartbeat::HeartbeatRequest;
+use crate::wire::messages::join_group::{
+    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse,
+};
+use crate::wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
+use crate::wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use crate::wire::messages::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
+use crate::wire::messages::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// The one group.
+const GROUP: &str = "group";
+
+const SESSION_TIMEOUT_MS: i32 = 400;
+const REBALANCE_TIMEOUT_MS: i32 = 600;
+const HEARTBEAT_MS: i64 = 60;
+const RECONNECT_MS: i64 = 30;
+
+/// First version of OffsetFetch with several groups per request.
+const GROUPS_FROM: i16 = 8;
+/// First version of OffsetCommit and OffsetFetch with topic ids.
+const OFFSETS_BY_ID_FROM: i16 = 10;
+/// First version of LeaveGroup with several members per request.
+const MEMBERS_FROM: i16 = 3;
+/// First version of FindCoordinator with several keys per request.
+const KEYS_FROM: i16 = 4;
+
+/// What the member waits for.
+#[derive(Debug)]
+enum Asked {
+    Coordinator,
+    Join,
+    Sync,
+    Heartbeat,
+    /// Positions, with what each must be at least.
+    Offsets(BTreeMap<i32, Offset>),
+    Records(i32, Offset),
+    Commit(BTreeMap<i32, Offset>),
+    Leave,
+}
+
+/// How far the member has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Does not know its coordinator.
+    Lost,
+    /// Must join.
+    Outside,
+    /// Must sync.
+    Joined,
+    /// Must fetch positions.
+    Assigned,
+    /// Reads.
+    Working,
+    /// Wants no more.
+    Gone,
+}
+
+/// See the module's text.
+pub struct Member {
+    link: Link,
+    prng: Prng,
+    topic: String,
+    state: State,
+    member_id: String,
+    generation: i32,
+    /// The members of the generation, if this one leads.
+    led: Vec<String>,
+    owned: Vec<i32>,
+    positions: BTreeMap<i32, Offset>,
+    committed: BTreeMap<i32, Offset>,
+    asked: Option<Asked>,
+    heartbeat_at: Mono,
+    rest_until: Mono,
+    wake_at: Mono,
+}
+
+impl Member {
+    /// A member that has not joined.
+    pub fn new(number: u32, topic: &str, seed: u64) -> Self {
+        Self {
+            link: Link::new(&format!("member-{number}")),
+            prng: Prng::new(seed),
+            topic: topic.to_owned(),
+            state: State::Lost,
+            member_id: String::new(),
+            generation: -1,
+            led: Vec::new(),
+            owned: Vec::new(),
+            positions: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            asked: None,
+            heartbeat_at: Mono::default(),
+            rest_until: Mono::default(),
+            wake_at: Mono::default(),
+        }
+    }
+
+    fn topic_id(&self, scene: &Scene<'_>) -> TopicId {
+        let topic = scene.cluster.topics.get(&self.topic);
+        topic.map_or(TopicId::ZERO, |topic| topic.id)
+    }
+
+    fn key(&self, scene: &Scene<'_>, partition: i32) -> PartitionKey {
+        let topic = self.topic_id(scene);
+        PartitionKey { topic, partition }
+    }
+
+    /// What to do with the group's refusal; true if it was none.
+    fn is_accepted(&mut self, scene: &mut Scene<'_>, error: ErrorCode) -> bool {
+        match error {
+            ErrorCode::None => return true,
+            ErrorCode::RebalanceInProgress => self.state = State::Outside,
+            ErrorCode::IllegalGeneration => self.state = State::Outside,
+            ErrorCode::UnknownMemberId => {
+                self.member_id.clear();
+                self.state = State::Outside;
+            }
+            ErrorCode::NotCoordinator | ErrorCode::CoordinatorNotAvailable => {
+                self.state = State::Lost;
+            }
+            ErrorCode::KafkaStorageError if scene.world.faults.disk_may_fail => {
+                self.state = State::Lost;
+            }
+            error => {
+                let what = format!("{} got {error:?} in {:?}", self.link.name(), self.asked);
+                scene.checker.fail(what);
+            }
+        }
+        self.rest_until = scene.world.now.plus_ms(5);
+        false
+    }
+
+    /// Asks for the next thing.
+    fn ask(&mut self, scene: &mut Scene<'_>) {
+        let now = scene.world.now;
+        match self.state {
+            State::Lost => self.ask_coordinator(scene),
+            State::Outside => self.ask_join(scene),
+            State::Joined => self.ask_sync(scene),
+            State::Assigned if self.owned.is_empty() => {
+                self.state = State::Working;
+                self.rest_until = now.plus_ms(1);
+            }
+            State::Assigned => self.ask_offsets(scene),
+            State::Working if scene.quiet || self.prng.below(300) == 0 => self.ask_leave(scene),
+            State::Working if self.heartbeat_at <= now => {
+                self.heartbeat_at = now.plus_ms(HEARTBEAT_MS);
+                let request = HeartbeatRequest {
+                    group_id: GROUP.to_owned(),
+                    generation_id: self.generation,
+                    member_id: self.member_id.clone(),
+                    ..HeartbeatRequest::default()
+                };
+                self.asked = Some(Asked::Heartbeat);
+                self.link.ask(scene, self.prng.below(5) as i16, &request, 0);
+            }
+            State::Working if self.prng.below(400) == 0 => {
+                // Too long for the session.
+                self.rest_until = now.plus_ms(2 * i64::from(SESSION_TIMEOUT_MS));
+            }
+            State::Working if self.owned.is_empty() => self.rest_until = self.heartbeat_at,
+            State::Working if self.prng.percent(30) => self.ask_commit(scene),
+            State::Working => self.ask_records(scene),
+            State::Gone => {}
+        }
+    }
+
+    fn ask_coordinator(&mut self, scene: &mut Scene<'_>) {
+        let version = 1 + self.prng.below(6) as i16;
+        let mut request = FindCoordinatorRequest::default();
+        match version >= KEYS_FROM {
+            true => request.coordinator_keys.push(GROUP.to_owned()),
+            false => request.key = GROUP.to_owned(),
+        }
+        self.asked = Some(Asked::Coordinator);
+        self.link.ask(scene, version, &request, 0);
+    }
+
+    fn ask_join(&mut self, scene: &mut Scene<'_>) {
+        let request = JoinGroupRequest {
+            group_id: GROUP.to_owned(),
+            session_timeout_ms: SESSION_TIMEOUT_MS,
+            rebalance_timeout_ms: REBALANCE_TIMEOUT_MS,
+            member_id: self.member_id.clone(),
+            protocol_type: "consumer".to_owned(),
+            protocols: vec![JoinGroupRequestProtocol {
+                name: "sim".to_owned(),
+                metadata: Bytes::from_static(b"sim"),
+            }],
+            ..JoinGroupRequest::default()
+        };
+        self.asked = Some(Asked::Join);
+        let version = 1 + self.prng.below(9) as i16;
+        let wait_ms = 10 * i64::from(REBALANCE_TIMEOUT_MS);
+        self.link.ask(scene, version, &request, wait_ms);
+    }
+
+    /// The leader brings every member's share: one byte per partition.
+    fn ask_sync(&mut self, scene: &mut Scene<'_>) {
+        let topic = scene.cluster.topics.get(&self.topic);
+        let partitions = topic.map_or(0, |topic| topic.partitions);
+        let count = self.led.len();
+        let mut assignments = Vec::new();
+        for (at, member_id) in self.led.iter().enumerate() {
+            let own = (0..partitions).filter(|p| *p as usize % count == at);
+            let assignment: Bytes = own.map(|p| p as u8).collect::<Vec<_>>().into();
+            let groups = &mut scene.checker.groups;
+            groups.on_assigning(GROUP, self.generation, member_id, &assignment);
+            assignments.push(SyncGroupRequestAssignment {
+                member_id: member_id.clone(),
+                assignment,
+            });
+        }
+        let request = SyncGroupRequest {
+            group_id: GROUP.to_owned(),
+            generation_id: self.generation,
+            member_id: self.member_id.clone(),
+            protocol_type: Some("consumer".to_owned()),
+            protocol_name: Some("sim".to_owned()),
+            assignments,
+            ..SyncGroupRequest::default()
+        };
+        self.asked = Some(Asked::Sync);
+        let version = self.prng.below(6) as i16;
+        let wait_ms = 10 * i64::from(REBALANCE_TIMEOUT_MS);
+        self.link.ask(scene, version, &request, wait_ms);
+    }
+
+    fn ask_offsets(&mut self, scene: &mut Scene<'_>) {
+        let version = 1 + self.prng.below(10) as i16;
+        let mut request = OffsetFetchRequest::default();
+        if version >= GROUPS_FROM {
+            let by_id = version >= OFFSETS_BY_ID_FROM;
+            let topic = OffsetFetchRequestTopics {
+                name: self.topic.clone(),
+                topic_id: match by_id {
+                    true => self.topic_id(scene),
+                    false => TopicId::ZERO,
+                },
+                partition_indexes: self.owned.clone(),
+            };
+            request.groups.push(OffsetFetchRequestGroup {
+                group_id: GROUP.to_owned(),
+                topics: Some(vec![topic]),
+                ..OffsetFetchRequestGroup::default()
+            });
+        } else {
+            request.group_id = GROUP.to_owned();
+            request.topics = Some(vec![OffsetFetchRequestTopic {
+                name: self.topic.clone(),
+                partition_indexes: self.owned.clone(),
+            }]);
+        }
+        let mut least = BTreeMap::new();
+        for partition in self.owned.clone() {
+            let key = self.key(scene, partition);
+            least.insert(partition, scene.checker.groups.committed(GROUP, key));
+        }
+        self.asked = Some(Asked::Offsets(least));
+        self.link.ask(scene, version, &request, 0);
+    }
+
+    fn ask_records(&mut self, scene: &mut Scene<'_>) {
+        let at = self.prng.below(self.owned.len() as u64) as usize;
+        let partition = self.owned[at];
+        let position = self.positions.get(&partition).copied().unwrap_or(0);
+        let version = 4 + self.prng.below(15) as i16;
+        let wanted = [(partition, position)];
+        let id = self.topic_id(scene);
+        let request = FetchRequest {
+            max_wait_ms: 20,
+            min_bytes: 1,
+            ..request(&self.topic, id, version, &wanted, 10_000)
+        };
+        self.asked = Some(Asked::Records(partition, position));
+        self.link.ask(scene, version, &request, 20);
+    }
+
+    fn ask_commit(&mut self, scene: &mut Scene<'_>) {
+        let mut offsets = BTreeMap::new();
+        for (partition, position) in &self.positions {
+            if self.committed.get(partition) != Some(position) {
+                let key = self.key(scene, *partition);
+                scene.checker.groups.on_committing(GROUP, key, *position);
+                offsets.insert(*partition, *position);
+            }
+        }
+        if offsets.is_empty() {
+            return self.ask_records(scene);
+        }
+        let version = 2 + self.prng.below(9) as i16;
+        let by_id = version >= OFFSETS_BY_ID_FROM;
+        let partition = |(partition, offset): (&i32, &Offset)| OffsetCommitRequestPartition {
+            partition_index: *partition,
+            committed_offset: *offset,
+            committed_metadata: Some(String::new()),
+            ..OffsetCommitRequestPartition::default()
+        };
+        let request = OffsetCommitRequest {
+            group_id: GROUP.to_owned(),
+            generation_id_or_member_epoch: self.generation,
+            member_id: self.member_id.clone(),
+            topics: vec![OffsetCommitRequestTopic {
+                name: self.topic.clone(),
+                topic_id: match by_id {
+                    true => self.topic_id(scene),
+                    false => TopicId::ZERO,
+                },
+                partitions: offsets.iter().map(partition).collect(),
+            }],
+            ..OffsetCommitRequest::default()
+        };
+        self.asked = Some(Asked::Commit(offsets));
+        self.link.ask(scene, version, &request, 0);
+    }
+
+    fn ask_leave(&mut self, scene: &mut Scene<'_>) {
+        let version = self.prng.below(6) as i16;
+        let mut request = LeaveGroupRequest {
+            group_id: GROUP.to_owned(),
+            ..LeaveGroupRequest::default()
+        };
+        match version >= MEMBERS_FROM {
+            true => request.members.push(MemberIdentity {
+                member_id: self.member_id.clone(),
+                ..MemberIdentity::default()
+            }),
+            false => request.member_id = self.member_id.clone(),
+        }
+        self.asked = Some(Asked::Leave);
+        self.link.ask(scene, version, &request, 0);
+    }
+
+    fn on_answer(&mut self, scene: &mut Scene<'_>, answer: Answer) {
+        match self.asked.take() {
+            Some(Asked::Coordinator) => {
+                let response = answer.decode::<FindCoordinatorRequest>(scene);
+                let found = response.is_some_and(|response| {
+                    let one = response.coordinators.first();
+                    !one.map_or(response.error_code, |one| one.error_code)
+                        .is_error()
+                });
+                match found {
+                    true => self.state = State::Outside,
+                    false => self.rest_until = scene.world.now.plus_ms(20),
+                }
+            }
+            Some(Asked::Join) => {
+                if let Some(response) = answer.decode::<JoinGroupRequest>(scene) {
+                    self.on_joined(scene, response);
+                }
+            }
+            Some(Asked::Sync) => self.on_synced(scene, answer),
+            Some(Asked::Heartbeat) => {
+                if let Some(response) = answer.decode::<HeartbeatRequest>(scene) {
+                    self.is_accepted(scene, response.error_code);
+                }
+            }
+            Some(Asked::Offsets(least)) => self.on_offsets(scene, answer, &least),
+            Some(Asked::Records(partition, offset)) => {
+                let key = self.key(scene, partition);
+                let response = answer.decode::<FetchRequest>(scene);
+                let parts = response.iter().flat_map(|r| &r.responses);
+                if let Some(part) = parts.flat_map(|t| &t.partitions).next() {
+                    let found = read(scene, key, offset, part);
+                    if let Some(next) = found.next {
+                        self.positions.insert(partition, next);
+                    }
+                }
+            }
+            Some(Asked::Commit(offsets)) => self.on_committed(scene, answer, offsets),
+            Some(Asked::Leave) => {
+                self.member_id.clear();
+                self.rest_until = scene.world.now.plus_ms(self.prng.below(500) as i64);
+                self.state = match scene.quiet {
+                    true => State::Gone,
+                    false => State::Lost,
+                };
+            }
+            None => scene.checker.fail("an answer to nothing".to_owned()),
+        }
+    }
+
+    fn on_joined(&mut self, scene: &mut Scene<'_>, response: JoinGroupResponse) {
+        if response.error_code == ErrorCode::MemberIdRequired {
+            self.member_id = response.member_id;
+            return;
+        }
+        if !self.is_accepted(scene, response.error_code) {
+            return;
+        }
+        self.member_id = response.member_id;
+        self.generation = response.generation_id;
+        self.led = response.members.into_iter().map(|m| m.member_id).collect();
+        self.state = State::Joined;
+        if self.link.is_current(scene.world) {
+            let groups = &mut scene.checker.groups;
+            let joined = groups.on_joined(GROUP, &self.member_id, self.generation);
+            if let Err(what) = joined {
+                scene.checker.fail(what);
+            }
+        }
+    }
+
+    fn on_synced(&mut self, scene: &mut Scene<'_>, answer: Answer) {
+        let Some(response) = answer.decode::<SyncGroupRequest>(scene) else {
+            return;
+        };
+        if !self.is_accepted(scene, response.error_code) {
+            return;
+        }
+        let share = response.assignment;
+        let groups = &mut scene.checker.groups;
+        let synced = groups.on_synced(GROUP, &self.member_id, self.generation, &share);
+        if let Err(what) = synced {
+            scene.checker.fail(what);
+        }
+        self.owned = share.iter().map(|byte| i32::from(*byte)).collect();
+        self.positions.clear();
+        self.committed.clear();
+        self.heartbeat_at = scene.world.now.plus_ms(HEARTBEAT_MS);
+        self.state = State::Assigned;
+    }
+
+    fn on_offsets(&mut self, scene: &mut Scene<'_>, answer: Answer, least: &BTreeMap<i32, Offset>) {
+        let Some(response) = answer.decode::<OffsetFetchRequest>(scene) else {
+            return;
+        };
+        let group = response.groups.first();
+        let error = group.map_or(response.error_code, |group| group.error_code);
+        let old = response.topics.iter().flat_map(|topic| &topic.partitions);
+        let old = old.map(|p| (p.partition_index, p.committed_offset, p.error_code));
+        let new = group.iter().flat_map(|group| &group.topics);
+        let new = new.flat_map(|topic| &topic.partitions);
+        let new = new.map(|p| (p.partition_index, p.committed_offset, p.error_code));
+        let found: Vec<_> = old.chain(new).collect();
+        let errors = found.iter().map(|(_, _, error)| *error);
+        let error = errors.chain([error]).find(|error| error.is_error());
+        if !self.is_accepted(scene, error.unwrap_or_default()) {
+            return;
+        }
+        for (partition, offset, _) in found {
+            let key = self.key(scene, partition);
+            let least = least.get(&partition).copied().unwrap_or(0);
+            let groups = &mut scene.checker.groups;
+            if let Err(what) = groups.on_fetched(GROUP, key, least, offset) {
+                scene.checker.fail(what);
+            }
+            self.positions.insert(partition, offset.max(0));
+            self.committed.insert(partition, offset.max(0));
+        }
+        if self.positions.len() != self.owned.len() {
+            let what = format!("{:?} does not answer {least:?}", self.positions);
+            scene.checker.fail(what);
+        }
+        self.state = State::Working;
+    }
+
+    fn on_committed(
+        &mut self,
+        scene: &mut Scene<'_>,
+        answer: Answer,
+        offsets: BTreeMap<i32, Offset>,
+    ) {
+        let Some(response) = answer.decode::<OffsetCommitRequest>(scene) else {
+            return;
+        };
+        let parts = response.topics.iter().flat_map(|topic| &topic.partitions);
+        for part in parts.cloned().collect::<Vec<_>>() {
+            if !self.is_accepted(scene, part.error_code) {
+                continue;
+            }
+            let offset = offsets.get(&part.partition_index).copied();
+            let key = self.key(scene, part.partition_index);
+            if let Some(offset) = offset {
+                scene.checker.groups.on_committed(GROUP, key, offset);
+                self.committed.insert(part.partition_index, offset);
+            }
+        }
+    }
+}
+
+impl Client for Member {
+    fn name(&self) -> &str {
+        self.link.name()
+    }
+
+    fn turn(&mut self, scene: &mut Scene<'_>) {
+        while let Some(heard) = self.link.hear(scene) {
+            match heard {
+                Heard::Answer(answer) => self.on_answer(scene, answer),
+                Heard::Broken => {
+                    self.asked = None;
+                    // What was sent has arrived by then, or never will: an old commit must not
+                    // overtake a new one.
+                    self.rest_until = scene.world.now.plus_ms(RECONNECT_MS);
+                    if self.state == State::Joined {
+                        // The generation may not have been stored.
+                        self.state = State::Outside;
+                    }
+                }
+            }
+        }
+        let due = self.rest_until <= scene.world.now;
+        if self.asked.is_none() && due && self.state != State::Gone && self.link.is_up(scene) {
+            self.ask(scene);
+        }
+        self.wake_at = match (&self.asked, self.state) {
+            (Some(_), _) => self.link.next_deadline(),
+            (None, State::Gone) => Mono(u64::MAX),
+            (None, _) if self.link.is_connected() => self.rest_until,
+            (None, _) => self.link.next_deadline().max(self.rest_until),
+        };
+    }
+
+    fn is_awake(&self, world: &World) -> bool {
+        self.link.is_awake(world)
+    }
+
+    fn next_deadline(&self) -> Mono {
+        self.wake_at
+    }
+
+    fn is_idle(&self) -> bool {
+        self.state == State::Gone && self.asked.is_none()
+    }
+}
