@@ -27,7 +27,8 @@
 //! - A failed write or sync is never tried again: the partition goes offline.
 //!
 //! # Non-obvious
-//! - The high watermark is the acknowledgement: it passes an acks=all batch only when it is durable,
+//! - The high watermark is the acknowledgement: it passes an acks=all batch only when it is
+//! durable,
 //!   and acks=1 data at once, unless an acks=all batch before it is not durable yet.
 //! - A duplicate batch is answered with the offsets of its original, and waits for them.
 //! - Produce requests of one connection overlap, all others run one at a time, as in Kafka.

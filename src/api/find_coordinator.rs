@@ -1,7 +1,8 @@
 //! FindCoordinator (key 10), versions 0-6: who coordinates a group. One node: always this one,
 //! once `__consumer_offsets` exists; the first group creates it.
 //!
-//! Transactional ids get `TRANSACTIONAL_ID_AUTHORIZATION_FAILED` (see `init_producer_id`), share groups and
+//! Transactional ids get `TRANSACTIONAL_ID_AUTHORIZATION_FAILED` (see `init_producer_id`), share
+//! groups and
 //! unknown kinds `INVALID_REQUEST`.
 
 use super::job::{CatalogJob, Job};

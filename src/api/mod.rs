@@ -2,7 +2,8 @@
 //! sockets, no threads; files only through the seam of a partition's directory.
 //!
 //! A request begins on the shard of its connection, the *front* ([`begin`]). What it needs from a
-//! partition, a group or the catalog goes to the owner as a [`Job`]; each file says in `begin` which
+//! partition, a group or the catalog goes to the owner as a [`Job`]; each file says in `begin`
+//! which
 //! jobs it needs, and in its [`Flow`] how the answers become the reply. The owner's half is
 //! [`perform`].
 //!

@@ -1,4 +1,5 @@
-//! Telling clients what is set: DescribeConfigs and ListConfigResources, from a snapshot and thus on
+//! Telling clients what is set: DescribeConfigs and ListConfigResources, from a snapshot and thus
+//! on
 //! any shard.
 //!
 //! Every known key is listed with value, source and synonyms (KIP-133, KIP-226, KIP-569).

@@ -1,6 +1,7 @@
 //! How many partitions a topic has: at its creation and when it grows.
 //!
-//! On one node every partition has this node as its only replica, so an assignment can only be right
+//! On one node every partition has this node as its only replica, so an assignment can only be
+//! right
 //! or wrong; it never changes anything.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
-//! The configuration of a broker process: flags, then `FOREBAY_*` environment variables, then a YAML
+//! The configuration of a broker process: flags, then `FOREBAY_*` environment variables, then a
+//! YAML
 //! file, then defaults, read once into an immutable and checked [`Config`].
 //!
 //! Not owned: what the Kafka-named settings are ([`crate::catalog::settings`]). Invariant: a

@@ -1,4 +1,5 @@
-//! `LeaveGroup`: members leave by themselves, or an administrator removes static ones by instance id
+//! `LeaveGroup`: members leave by themselves, or an administrator removes static ones by instance
+//! id
 //! (KIP-345, version 3). Up to version 2 one member and one error, from 3 on a list.
 
 use super::state::{Group, Phase};

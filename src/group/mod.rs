@@ -122,7 +122,8 @@ pub type Record = (Bytes, Option<Bytes>);
 /// What a call wants done. Every reply depends on all records of its output.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// To be appended in this order, as one batch. Only the outputs of [`Coordinator::on_deadline`] and [`Coordinator::on_topics_deleted`] may be split
+    /// To be appended in this order, as one batch. Only the outputs of [`Coordinator::on_deadline`]
+    /// and [`Coordinator::on_topics_deleted`] may be split
     /// between batches, at any record.
     pub records: Vec<Record>,
     /// To be sent once the records are durable.

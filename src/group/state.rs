@@ -1,4 +1,5 @@
-//! One group: its hard state, its state machine, and the soft state of the members it has right now.
+//! One group: its hard state, its state machine, and the soft state of the members it has right
+//! now.
 //!
 //! Here are the data and the steps that keep them whole (add, remove, replace, vote, replay). What
 //! requests and timers make of them is in `join`, `rebalance`, `sync`, `heartbeat`, `leave`,

@@ -345,7 +345,8 @@ impl<I: Io> Shard<I> {
 
     fn close_hostile(&mut self, id: ConnectionId, malformed: Malformed) {
         if let Some(connection) = self.connections.get(&id) {
-            warn!(peer = %connection.peer, reason = malformed.0, "closed a connection: bad request");
+            let peer = connection.peer;
+            warn!(%peer, reason = malformed.0, "closed a connection: bad request");
         }
         self.close(id, malformed.0);
     }

@@ -139,7 +139,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes the elements of an array out of the frame's allowance. An empty string is one byte in a
+    /// Takes the elements of an array out of the frame's allowance. An empty string is one byte in
+    /// a
     /// frame and 24 in memory: without a bound 100 MiB of them would become several GiB.
     pub(super) fn charge(&mut self, count: usize, element_bytes: usize) -> Result<(), Malformed> {
         let left = count

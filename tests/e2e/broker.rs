@@ -121,6 +121,7 @@ impl Raw {
                 Ok(0) => return None,
                 Ok(read) => self.received.extend_from_slice(&piece[..read]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("no response: {error}"),
             }
         }

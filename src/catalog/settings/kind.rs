@@ -1,6 +1,7 @@
 //! The types and ranges of settings: what text is a value, and what Kafka says when it is not.
 //!
-//! Owned here: parsing one value by itself. Not owned: which settings exist ([`super::table`]), rules
+//! Owned here: parsing one value by itself. Not owned: which settings exist ([`super::table`]),
+//! rules
 //! between settings (the catalog's `alter`). Invariant: the canonical text of an accepted value is
 //! accepted again and means the same.
 

@@ -1,7 +1,8 @@
 //! The table of all settings, and nothing else. Rows stand in the order of their names, topic
 //! settings first.
 //!
-//! A row that says "accepted" has no effect on a single node, or not yet: clients and tools set such
+//! A row that says "accepted" has no effect on a single node, or not yet: clients and tools set
+//! such
 //! names as a matter of course, so refusing them would only break the tools.
 
 use super::{BrokerName, Change, Kind, Setting};

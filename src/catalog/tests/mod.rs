@@ -1,4 +1,5 @@
-//! The catalog against the answers of Apache Kafka 4.3.1: each request here was sent to one (node 1,
+//! The catalog against the answers of Apache Kafka 4.3.1: each request here was sent to one (node
+//! 1,
 //! `num.partitions=4`), the codes and sentences are what it said.
 
 mod alter;

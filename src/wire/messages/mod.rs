@@ -5,7 +5,8 @@
 //!
 //! To add an API: write its table in a new file (the row language is described in `wire::table`;
 //! names and defaults are those of Kafka's JSON schema), add the module and a line in
-//! `with_every_request`, add golden bytes to `tests/wire.rs`, and run `scripts/check-schemas`, which
+//! `with_every_request`, add golden bytes to `tests/wire.rs`, and run `scripts/check-schemas`,
+//! which
 //! holds every row against Kafka's own definition. The round trip, truncation and oracle tests find
 //! the new line by themselves. To add a version: widen `versions` and add rows.
 

@@ -10,7 +10,8 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 
 use super::*;
 
-/// What it lacks, being made from the schemas of Kafka 4.1 (where version 10 of two requests was not
+/// What it lacks, being made from the schemas of Kafka 4.1 (where version 10 of two requests was
+/// not
 /// yet stable). Their fields are checked by `scripts/check-schemas` and by golden bytes.
 const LACKING: &[(&str, i16)] = &[
     ("ListOffsetsRequest", 11),
