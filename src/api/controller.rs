@@ -68,6 +68,11 @@ impl Controller {
         }
     }
 
+    /// Whether images, and the answers that wait for them, wait for the log to be synced.
+    pub fn wants_durable(&self) -> bool {
+        !self.undurable.is_empty()
+    }
+
     /// The newest image whose records end at or before `offset`, if there is a new one.
     pub fn take_durable(&mut self, offset: Offset) -> Option<Publication> {
         let durable = self

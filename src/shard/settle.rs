@@ -11,6 +11,7 @@ use super::event::Purpose;
 use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::Reply;
+use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
 use crate::base::{Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
@@ -85,11 +86,18 @@ impl<I: Io> Shard<I> {
             if self.syncing.contains_key(&key) {
                 continue;
             }
-            let asked = self.waiting.wants_acknowledged(key);
+            let asked = self.waiting.wants_acknowledged(key)
+                || (key == METADATA && self.wants_durable_image());
             if asked || (flush_due && self.is_flush_due(key)) {
                 self.start_sync(key);
             }
         }
+    }
+
+    /// Answers about topics wait for an image, not for an offset of the catalog's log.
+    fn wants_durable_image(&self) -> bool {
+        let controller = self.state.controller.as_ref();
+        controller.is_some_and(Controller::wants_durable)
     }
 
     fn is_flush_due(&self, key: PartitionKey) -> bool {
@@ -220,7 +228,7 @@ impl<I: Io> Shard<I> {
         let Some(controller) = &mut self.state.controller else {
             return;
         };
-        let durable = self.state.partitions.get(&crate::api::controller::METADATA);
+        let durable = self.state.partitions.get(&METADATA);
         let durable = durable.map_or(0, |partition| partition.log.high_watermark());
         if let Some(publication) = controller.take_durable(durable) {
             self.publish(publication);
