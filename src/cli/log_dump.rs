@@ -171,7 +171,8 @@ fn write_batch(
     let codec = header.codec().map_or("unknown", |codec| codec.name());
     writeln!(
         out,
-        "position: {position} {}: {} size: {} magic: 2 compresscodec: {codec} crc: {} isvalid: {is_valid}",
+        "position: {position} {}: {} size: {} magic: 2 compresscodec: {codec} crc: {} \
+         isvalid: {is_valid}",
         timestamp_label(header),
         header.max_timestamp,
         header.size_bytes(),

@@ -49,8 +49,8 @@ impl Refused {
         let seccomp = "a container's seccomp profile blocks io_uring_setup, io_uring_enter and \
              io_uring_register (Docker: run with --security-opt seccomp=PROFILE that allows them; \
              Kubernetes: a Localhost seccompProfile)";
-        let sysctl = "set it to 0 (sysctl -w kernel.io_uring_disabled=0), or to 1 with this user in \
-             the group of kernel.io_uring_group";
+        let sysctl = "set it to 0 (sysctl -w kernel.io_uring_disabled=0), or to 1 with this user \
+             in the group of kernel.io_uring_group";
         let kernel = format!(
             "this needs Linux 6.1 or later (running: {})",
             kernel_release()

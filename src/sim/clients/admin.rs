@@ -46,6 +46,9 @@ enum Step {
     },
 }
 
+/// Name, partitions and settings of a topic to create.
+pub type TopicPlan = (String, i32, Vec<(String, String)>);
+
 /// See the module's text.
 pub struct Admin {
     link: Link,
@@ -64,7 +67,7 @@ pub struct Admin {
 
 impl Admin {
     /// An administrator who first creates these topics: name, partitions, settings.
-    pub fn new(topics: Vec<(String, i32, Vec<(String, String)>)>, seed: u64) -> Self {
+    pub fn new(topics: Vec<TopicPlan>, seed: u64) -> Self {
         let kept = topics.iter().map(|(name, ..)| name.clone()).collect();
         let create = |(name, partitions, settings)| Step::Create {
             name,
