@@ -41,11 +41,14 @@ impl RecordId {
     /// The record's key, if it has one.
     pub fn key(self) -> Option<Bytes> {
         let key = format!("key-{}", self.number % 17);
-        (self.number % 5 != 0).then(|| key.into())
+        (!self.number.is_multiple_of(5)).then(|| key.into())
     }
 
     fn headers(self) -> Vec<(Bytes, Option<Bytes>)> {
-        let value = |n: u64| (n % 2 == 0).then(|| Bytes::copy_from_slice(&n.to_be_bytes()));
+        let value = |n: u64| {
+            n.is_multiple_of(2)
+                .then(|| Bytes::copy_from_slice(&n.to_be_bytes()))
+        };
         (0..self.number % 3)
             .map(|n| (Bytes::from_static(b"header"), value(n + self.number)))
             .collect()
