@@ -1,15 +1,38 @@
 //! forebay: a log broker that speaks the Kafka wire protocol, thread per core on io_uring.
 //!
 //! The tree is the architecture; numbers are layers, and a file imports its own folder and lower
-//! layers only:
+//! layers only (`tests/tidy.rs` holds it to that):
 //!
 //! 0. [`base`]: ids, error codes, limits, time, random numbers, the directory seam
 //! 1. [`wire`]: frames and message codecs; [`batch`]: the record batch
-//! 2. machines, pure and without IO: [`log`], [`group`], [`catalog`]; and [`client`], a Kafka client
+//! 2. machines, pure but for the directory seam: [`log`], [`group`], [`catalog`]; and [`client`],
+//!    a Kafka client
 //! 3. [`io`]: the ring and its fallback; [`api`]: one file per Kafka API, on a shard's [`state`]
 //! 4. [`shard`]: the shell, the only place where machines meet IO
 //! 5. [`config`], [`logging`], [`data_dir`] and [`server`]; [`sim`], the simulator
 //! 6. [`cli`]
+//!
+//! # How a record travels (produce, acks=all)
+//! [`io`] completes a receive, [`shard`] takes a frame off the connection, [`wire`] decodes it,
+//! `api::produce` finds the owner of each partition (another shard's: by mail), [`log`] checks the
+//! [`batch`], assigns offsets and queues it. At the end of the turn `shard::settle` writes what is
+//! queued, starts a sync, and, when that ended, releases the answer that waited for its offset.
+//!
+//! # Invariants
+//! - One thread owns a partition, its log, its waiting answers: nothing is locked.
+//! - A reply leaves when what it says is true after a crash: it carries the offset it depends on.
+//! - Hard state of the coordinators and the catalog changes only by replaying records of their
+//!   logs, live and at start alike.
+//! - Memory follows bytes received, never a number that a peer wrote.
+//! - A failed write or sync is never tried again: the partition goes offline.
+//!
+//! # Non-obvious
+//! - The high watermark is the acknowledgement: it passes an acks=all batch only when it is durable,
+//!   and acks=1 data at once, unless an acks=all batch before it is not durable yet.
+//! - A duplicate batch is answered with the offsets of its original, and waits for them.
+//! - Produce requests of one connection overlap, all others run one at a time, as in Kafka.
+//! - An image is published after its records are durable, and answered after every shard has it.
+//! - The leader epoch is the node's and grows with every unclean stop, not with every start.
 
 pub mod base;
 

@@ -32,6 +32,8 @@ const PARTITION_FETCH_BYTES_MAX: usize = 128 << 10;
 /// Members learn from the answer to a heartbeat that another one joins: the group forms sooner if
 /// they ask more often than Kafka's default of 3 s.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
+/// And a resumed sale waits less long for the members of the one that was killed.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The special timestamp for the end of a log.
 const LATEST: i64 = -1;
 /// A new topic has leaders after this long, or never.
@@ -248,6 +250,7 @@ impl Kafka {
             partition_fetch_bytes_max: PARTITION_FETCH_BYTES_MAX,
             records_max,
             heartbeat_interval: HEARTBEAT_INTERVAL,
+            session_timeout: SESSION_TIMEOUT,
             ..ConsumerOptions::new(Subscription::Topics(vec![self.topic.clone()]))
         };
         let consumer = Consumer::new(&self.client.with_own_connections(), options).await;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::broker::InProcess;
@@ -76,15 +77,7 @@ pub fn flash_sale(args: FlashSale) -> Result<Option<bool>, Failure> {
     } else {
         None
     };
-    let (broker, bootstrap) = match &settings.broker {
-        BrokerChoice::Running { bootstrap } => (None, bootstrap.clone()),
-        BrokerChoice::InProcess { cores, settings } => {
-            let data_dir = folder.path().join("broker");
-            let broker = InProcess::start(&data_dir, cores.as_deref(), settings)?;
-            let bootstrap = broker.bootstrap();
-            (Some(broker), bootstrap)
-        }
-    };
+    let (broker, bootstrap) = broker(&settings, folder.path())?;
     let broker_process = match &broker {
         Some(_) => BrokerProcess::Shards,
         None => BrokerProcess::find(&bootstrap),
@@ -106,13 +99,7 @@ pub fn flash_sale(args: FlashSale) -> Result<Option<bool>, Failure> {
         transport: runtime.transport(),
         ended,
         broker_process,
-        usage: Usage {
-            cpu_s: after
-                .cpu_s
-                .zip(before.cpu_s)
-                .map(|(after, before)| after - before),
-            ..after
-        },
+        usage: between(before, after),
         direct,
     };
     let verdict = (!measured.ended.interrupted).then(|| judge(&measured.facts));
@@ -128,6 +115,27 @@ pub fn flash_sale(args: FlashSale) -> Result<Option<bool>, Failure> {
         broker.stop()?;
     }
     Ok(passed)
+}
+
+/// The broker to use: one that runs already, or one started here.
+fn broker(settings: &Settings, folder: &Path) -> Result<(Option<InProcess>, String), Failure> {
+    match &settings.broker {
+        BrokerChoice::Running { bootstrap } => Ok((None, bootstrap.clone())),
+        BrokerChoice::InProcess { cores, settings } => {
+            let broker = InProcess::start(&folder.join("broker"), cores.as_deref(), settings)?;
+            let bootstrap = broker.bootstrap();
+            Ok((Some(broker), bootstrap))
+        }
+    }
+}
+
+/// What was used from one moment to another; the memory is that of the whole time before.
+fn between(before: Usage, after: Usage) -> Usage {
+    let cpu_s = after.cpu_s.zip(before.cpu_s);
+    Usage {
+        cpu_s: cpu_s.map(|(after, before)| after - before),
+        ..after
+    }
 }
 
 /// Shows the report and writes the document.

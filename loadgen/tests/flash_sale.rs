@@ -133,7 +133,7 @@ fn serve_for_another_test() {
         return;
     };
     let args = ServeArgs {
-        listen: vec![format!("127.0.0.1:{port}")],
+        listen: Some(format!("127.0.0.1:{port}")),
         data_dir: Some(std::env::var("SERVE_DATA_DIR").unwrap()),
         set: vec!["group.initial.rebalance.delay.ms=0".to_owned()],
         ..ServeArgs::default()

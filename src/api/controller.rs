@@ -136,6 +136,9 @@ fn append(state: &mut ShardState, records: &[Bytes]) -> Result<After, ()> {
     let Some(partition) = state.partitions.get_mut(&METADATA) else {
         return Err(());
     };
+    if partition.log.poisoned().is_some() {
+        return Err(());
+    }
     if records.is_empty() {
         // Even a refusal may rest on records that a crash could still take back, or on an image
         // that not every shard has.

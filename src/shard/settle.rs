@@ -1,8 +1,8 @@
 //! The end of a turn. The order is fixed, because each step makes the next one true:
 //!
 //! 1. write: every log with queued batches, one vectored write each
-//! 2. sync: one round under way per log, where somebody waits for it or it is due (group commit)
-//! 3. release: answers whose offset is reached; long polls that can see more
+//! 2. release: answers whose offset is reached; long polls that can see more
+//! 3. sync: one round under way per log, where somebody still waits or it is due (group commit)
 //! 4. publish: a new catalog, once its records are durable
 //! 5. reply: start what waited for its turn, send what is ready, receive again
 //! 6. mail: hand over to other shards, one ring each at most
@@ -49,8 +49,8 @@ impl<I: Io> Shard<I> {
             self.fail_partition(key, &error);
         }
         self.write();
-        self.sync();
         self.release();
+        self.sync();
         self.publish_durable();
         self.reply();
         self.mailbox.flush();

@@ -120,35 +120,10 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
     }
     members.spawn_local(tick(group.clone(), is_over));
 
-    let mut seconds = Vec::new();
-    let mut given_up = None;
-    let course = async {
-        if timeout(GROUP_WITHIN, group.owners.complete())
-            .await
-            .is_err()
-        {
-            return Err(Failure::Broker(format!(
-                "the consumer group did not form within {} s",
-                GROUP_WITHIN.as_secs()
-            )));
-        }
-        engine.borrow_mut().start();
-        let before = engine.borrow().counts().clone();
-        let produce = produce(plan.orders, plan.logged, publisher, Rc::clone(&engine));
-        let watch = watch_over(&engine, before, plan.patience, &mut seconds, observe);
-        tokio::pin!(watch);
-        tokio::select! {
-            reason = produce => {
-                given_up = reason;
-                engine.borrow_mut().sending_ended();
-                watch.await;
-            }
-            () = &mut watch => {}
-        }
-        Ok(())
-    };
+    let mut course = Course::default();
+    let run = course.run(plan, publisher, &group, observe);
     let interrupted = tokio::select! {
-        ended = course => ended.map(|()| false)?,
+        ended = run => ended.map(|()| false)?,
         failed = members.join_next() => return Err(failure_of(failed)),
         () = stop => true,
     };
@@ -167,10 +142,49 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
     Ok(Ended {
         outcome,
         store,
-        seconds,
-        given_up,
+        seconds: course.seconds,
+        given_up: course.given_up,
         interrupted,
     })
+}
+
+/// What is noted while the sale runs; outlives it if it is stopped.
+#[derive(Default)]
+struct Course {
+    seconds: Vec<Second>,
+    given_up: Option<String>,
+}
+
+impl Course {
+    /// From the forming of the group to the last row.
+    async fn run<P: Publisher, S: Sink + 'static>(
+        &mut self,
+        plan: Plan,
+        publisher: P,
+        group: &Group<S>,
+        observe: &mut dyn FnMut(&Second),
+    ) -> Result<(), Failure> {
+        let formed = timeout(GROUP_WITHIN, group.owners.complete()).await;
+        formed.map_err(|_| {
+            let within = GROUP_WITHIN.as_secs();
+            Failure::Broker(format!("the consumer group did not form within {within} s"))
+        })?;
+        let engine = &group.engine;
+        engine.borrow_mut().start();
+        let before = engine.borrow().counts().clone();
+        let produce = produce(plan.orders, plan.logged, publisher, Rc::clone(engine));
+        let watch = watch_over(engine, before, plan.patience, &mut self.seconds, observe);
+        tokio::pin!(watch);
+        tokio::select! {
+            reason = produce => {
+                self.given_up = reason;
+                engine.borrow_mut().sending_ended();
+                watch.await;
+            }
+            () = &mut watch => {}
+        }
+        Ok(())
+    }
 }
 
 fn failure_of(ended: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) -> Failure {

@@ -307,10 +307,16 @@ mod tests {
             &[("t", 2)],
             "a: t-0\nb: t-1",
         );
+        // With the first claim counting, the second would have to wait for a round.
         let tie = [
-            member("a", &["t"], &[("t", 0)]),
-            member("b", &["t"], &[("t", 0)]),
+            member("a", &["t"], &[("t", 0), ("t", 1)]),
+            member("b", &["t"], &[("t", 1)]),
         ];
-        check(Assignor::CooperativeSticky, &tie, &[("t", 1)], "a: t-0\nb:");
+        check(
+            Assignor::CooperativeSticky,
+            &tie,
+            &[("t", 2)],
+            "a: t-0\nb: t-1",
+        );
     }
 }

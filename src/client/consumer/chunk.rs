@@ -117,3 +117,78 @@ impl Chunk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Builder, Codec};
+
+    /// A batch of one record, or of a control record, of a producer; transactional unless it is 0.
+    fn batch(offset: i64, producer_id: i64, is_control: bool) -> Vec<u8> {
+        let mut builder = Builder::new(Codec::None);
+        builder.set_base_offset(offset);
+        if producer_id > 0 {
+            builder.set_producer(producer_id, 0, 0);
+            builder.set_transactional();
+        }
+        if is_control {
+            builder.set_control();
+        }
+        builder.append(0, Some(b"\0\0\0\0"), Some(b"value"), &[]);
+        builder.build().to_vec()
+    }
+
+    fn offsets(batches: &[Vec<u8>], aborted: &[(i64, i64)], position: Offset) -> Vec<Offset> {
+        let aborted = aborted.iter().map(|(producer_id, first_offset)| {
+            let (producer_id, first_offset) = (*producer_id, *first_offset);
+            AbortedTransaction {
+                producer_id,
+                first_offset,
+            }
+        });
+        let bytes = Bytes::from(batches.concat());
+        let mut chunk = Chunk::new(bytes, 0, aborted.collect()).unwrap().unwrap();
+        let records = chunk.take(position, usize::MAX).unwrap();
+        assert!(chunk.is_empty());
+        records.iter().map(|record| record.offset).collect()
+    }
+
+    #[test]
+    fn aborted_and_control_records_are_left_out() {
+        let batches = [
+            batch(0, 1, false),
+            batch(1, 2, false),
+            batch(2, 0, false),
+            // The transaction of producer 1 ends; its next one is another.
+            batch(3, 1, true),
+            batch(4, 1, false),
+            batch(5, 2, true),
+        ];
+        assert_eq!(offsets(&batches, &[], 0), [0, 1, 2, 4]);
+        assert_eq!(offsets(&batches, &[(1, 0)], 0), [1, 2, 4]);
+        assert_eq!(offsets(&batches, &[(1, 0), (2, 1)], 0), [2, 4]);
+        assert_eq!(offsets(&batches, &[(1, 0), (1, 4)], 2), [2]);
+    }
+
+    #[test]
+    fn a_cut_off_batch_is_for_the_next_fetch() {
+        let whole = batch(0, 0, false);
+        let cut = &batch(1, 0, false)[..70];
+        let bytes = Bytes::from([&whole[..], cut].concat());
+        let chunk = Chunk::new(bytes, 0, Vec::new()).unwrap().unwrap();
+        assert_eq!(chunk.offset_end, 1);
+        let nothing = Chunk::new(Bytes::copy_from_slice(cut), 0, Vec::new());
+        assert!(nothing.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_foreign_batch_is_an_error_only_when_it_is_first() {
+        let mut foreign = batch(1, 0, false);
+        foreign[16] = 1;
+        let bytes = Bytes::from([batch(0, 0, false), foreign.clone()].concat());
+        let chunk = Chunk::new(bytes, 0, Vec::new()).unwrap().unwrap();
+        assert_eq!(chunk.offset_end, 1);
+        let refused = Chunk::new(foreign.into(), 0, Vec::new());
+        assert_eq!(refused.err(), Some(BatchError::Magic(1)));
+    }
+}

@@ -4,9 +4,9 @@
 //!
 //! | seen | partitions | next |
 //! |---|---|---|
-//! | `REBALANCE_IN_PROGRESS` | eager: all revoked; cooperative: kept | join with the same member id |
-//! | `ILLEGAL_GENERATION` | all revoked, they may have a new owner | join with the same member id |
-//! | `UNKNOWN_MEMBER_ID`, no heartbeat within the session timeout | the same | join as a new member |
+//! | `REBALANCE_IN_PROGRESS` | eager: all revoked; cooperative: kept | join with the same id |
+//! | `ILLEGAL_GENERATION` | all revoked, they may have a new owner | join with the same id |
+//! | `UNKNOWN_MEMBER_ID`, session timeout | all revoked, the same | join as a new member |
 //! | coordinator moves or does not answer | kept | look for it again |
 //! | anything else | all revoked | the user is told, nothing more |
 //!
