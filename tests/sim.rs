@@ -61,7 +61,7 @@ fn with_disk_bugs(bugs: DiskBugs) -> impl Fn(Options) -> Options {
 #[test]
 fn fixed_seeds() {
     let (mut acked, mut read, mut runs, mut generations, mut commits) = (0, 0, 0, 0, 0);
-    for seed in 0..20 {
+    for seed in 0..40 {
         let report = assert_good(seed);
         acked += report.acked;
         read += report.read;
@@ -70,17 +70,19 @@ fn fixed_seeds() {
         commits += report.commits;
     }
     // A workload that does nothing would find nothing.
-    assert!(acked > 10_000, "{acked} records acknowledged");
-    assert!(read > 10_000, "{read} records read");
-    assert!(runs > 60, "{runs} starts of the broker");
+    assert!(acked > 100_000, "{acked} records acknowledged");
+    assert!(read > 100_000, "{read} records read");
+    assert!(runs > 120, "{runs} starts of the broker");
     assert!(generations > 100, "{generations} generations of groups");
     assert!(commits > 100, "{commits} commits");
 }
 
 /// Nobody waits for ever, and nothing acknowledged is lost, when writes and syncs fail.
+/// Seed 114: DeleteRecords could not store the new start of the log, and served from it all the
+/// same.
 #[test]
 fn a_failing_disk() {
-    for seed in 0..15 {
+    for seed in (0..20).chain([114]) {
         let report = run(Options {
             failing_disk: true,
             ..options(seed)

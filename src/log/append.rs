@@ -47,9 +47,10 @@ impl Log {
         }
         let (mut header, body) = match origin {
             Origin::Client { .. } => self.validate_client(now, &batch)?,
+            // No size is too large: what a coordinator has decided must get into its log, whatever
+            // limits users set for clients.
             Origin::Coordinator => validate_coordinator(&batch)?,
         };
-        self.check_size(&header)?;
         if header.has_producer_id()
             && let Some(original) = self.producers.check(&header)?
         {
@@ -172,7 +173,7 @@ impl Log {
     }
 
     /// Checks a producer's batch and rewrites it as the topic's settings ask.
-    fn validate_client(&self, now: Now, batch: &Bytes) -> Result<(Header, Bytes), BatchError> {
+    fn validate_client(&self, now: Now, batch: &Bytes) -> Result<(Header, Bytes), AppendError> {
         let config = &self.config;
         let rules = config.validation_rules();
         let mut header = batch::validate(batch, &rules, now.wall_ms)?;
@@ -189,6 +190,7 @@ impl Log {
         if config.timestamp_type == TimestampType::LogAppendTime {
             header = batch::with_log_append_time(&header, &body, now.wall_ms);
         }
+        self.check_size(&header)?;
         Ok((header, body))
     }
 

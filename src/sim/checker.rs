@@ -10,6 +10,8 @@
 //! | what acks=all readers saw stays | an entry that was seen counts as acknowledged |
 //! | high watermark and log start never go back | [`Checker::on_marks`] |
 //! | groups: see `group_checker` | |
+//!
+//! Each rule is seen to fail in the tests below, the whole by the planted bugs in `tests/sim.rs`.
 
 use super::group_checker::GroupChecker;
 use super::records::RecordId;
@@ -325,5 +327,162 @@ impl History {
         for (_, entry) in self.entries.range_mut(end..) {
             entry.uncertain = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: PartitionKey = PartitionKey {
+        topic: TopicId::ZERO,
+        partition: 0,
+    };
+
+    fn id(number: u64) -> RecordId {
+        let producer = 1;
+        RecordId { producer, number }
+    }
+
+    /// Five records at offsets 0 to 4, acknowledged at time 0.
+    fn acked(acks: i16) -> Checker {
+        let mut checker = Checker::default();
+        for number in 0..10 {
+            let sent = Sent {
+                partition: KEY,
+                acks,
+                session: 0,
+                timestamp: 7,
+            };
+            checker.on_sent(id(number), sent);
+        }
+        for number in 0..5 {
+            checker.on_acked(Mono(0), id(number), number as Offset);
+        }
+        assert_eq!(checker.failure(), None);
+        checker
+    }
+
+    fn failure(mut checker: Checker, act: impl Fn(&mut Checker)) -> Option<String> {
+        act(&mut checker);
+        checker.failure().map(str::to_owned)
+    }
+
+    fn crash(kind: Crash, log_end: Offset) -> impl Fn(&mut Checker) {
+        move |checker| {
+            checker.on_crash(Mono(1), kind);
+            checker.on_ready(KEY, Some((0, log_end)));
+        }
+    }
+
+    #[test]
+    fn one_offset_one_record() {
+        assert!(failure(acked(-1), |c| c.on_read(KEY, 2, id(2), 7)).is_none());
+        assert!(failure(acked(-1), |c| c.on_read(KEY, 2, id(5), 7)).is_some());
+        assert!(failure(acked(-1), |c| c.on_read(KEY, 6, id(2), 7)).is_some());
+        assert!(failure(acked(-1), |c| c.on_acked(Mono(1), id(6), 4)).is_some());
+    }
+
+    #[test]
+    fn records_are_as_they_were_sent() {
+        assert!(failure(acked(-1), |c| c.on_read(KEY, 5, id(5), 8)).is_some());
+        assert!(failure(acked(-1), |c| c.on_read(KEY, 5, id(99), 7)).is_some());
+        let other = PartitionKey {
+            partition: 1,
+            ..KEY
+        };
+        assert!(failure(acked(-1), |c| c.on_read(other, 5, id(5), 7)).is_some());
+    }
+
+    #[test]
+    fn a_session_keeps_its_order() {
+        let read = |c: &mut Checker| {
+            c.on_read(KEY, 6, id(6), 7);
+            c.on_read(KEY, 5, id(7), 7);
+        };
+        assert!(failure(acked(-1), read).is_some());
+    }
+
+    #[test]
+    fn acks_all_outlives_everything_and_acks_one_a_process() {
+        for kind in [Crash::Process, Crash::Power] {
+            assert!(failure(acked(-1), crash(kind, 5)).is_none());
+            assert!(failure(acked(-1), crash(kind, 4)).is_some());
+        }
+        assert!(failure(acked(1), crash(Crash::Process, 4)).is_some());
+        assert!(failure(acked(1), crash(Crash::Power, 4)).is_none());
+    }
+
+    #[test]
+    fn acks_one_is_durable_after_a_while_or_a_restart() {
+        let late = |c: &mut Checker| {
+            c.on_crash(Mono(0).plus_ms(FLUSHED_AFTER_MS + 1), Crash::Power);
+            c.on_ready(KEY, Some((0, 4)));
+        };
+        assert!(failure(acked(1), late).is_some());
+        let twice = |c: &mut Checker| {
+            crash(Crash::Process, 5)(c);
+            crash(Crash::Power, 4)(c);
+        };
+        assert!(failure(acked(1), twice).is_some());
+    }
+
+    #[test]
+    fn what_a_power_cut_has_taken_may_be_written_anew() {
+        let anew = |c: &mut Checker| {
+            c.on_crash(Mono(1), Crash::Power);
+            // Offset 3 is another record now, so 4 is gone as well.
+            c.on_acked(Mono(2), id(5), 3);
+            c.on_acked(Mono(2), id(6), 4);
+        };
+        assert!(failure(acked(1), anew).is_none());
+        let kept = |c: &mut Checker| {
+            c.on_crash(Mono(1), Crash::Power);
+            // Offset 3 is still the same record, so 2 is as well.
+            c.on_read(KEY, 3, id(3), 7);
+            c.on_read(KEY, 2, id(5), 7);
+        };
+        assert!(failure(acked(1), kept).is_some());
+    }
+
+    #[test]
+    fn what_was_seen_stays() {
+        let mut checker = acked(-1);
+        checker.on_read(KEY, 5, id(5), 7);
+        assert!(failure(checker, crash(Crash::Power, 5)).is_some());
+    }
+
+    #[test]
+    fn marks_never_go_back() {
+        for (start, high) in [(1, 5), (2, 4)] {
+            let mut checker = acked(-1);
+            checker.on_marks(KEY, 2, 5);
+            assert!(failure(checker, |c| c.on_marks(KEY, start, high)).is_some());
+        }
+        let deleted = |c: &mut Checker| {
+            c.on_records_deleted(KEY, 3);
+            c.on_ready(KEY, Some((2, 5)));
+        };
+        assert!(failure(acked(-1), deleted).is_some());
+        assert!(failure(acked(-1), |c| c.on_ready(KEY, None)).is_some());
+    }
+
+    #[test]
+    fn producer_ids_are_given_once() {
+        let twice = |c: &mut Checker| {
+            c.on_producer_id(5);
+            c.on_producer_id(5);
+        };
+        assert!(failure(acked(-1), twice).is_some());
+    }
+
+    #[test]
+    fn nothing_is_promised_about_a_deleted_topic() {
+        let deleted = |c: &mut Checker| {
+            c.on_topic_deleted(KEY.topic);
+            c.on_read(KEY, 2, id(5), 7);
+            crash(Crash::Process, 0)(c);
+        };
+        assert!(failure(acked(-1), deleted).is_none());
     }
 }

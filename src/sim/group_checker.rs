@@ -128,3 +128,51 @@ impl GroupChecker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::TopicId;
+
+    const KEY: PartitionKey = PartitionKey {
+        topic: TopicId::ZERO,
+        partition: 0,
+    };
+
+    #[test]
+    fn a_position_lies_between_what_was_acknowledged_and_what_was_sent() {
+        let mut checker = GroupChecker::default();
+        checker.on_committing("g", KEY, 5);
+        checker.on_committed("g", KEY, 5);
+        checker.on_committing("g", KEY, 9);
+        let least = checker.committed("g", KEY);
+        for (offset, good) in [(-1, false), (4, false), (5, true), (9, true), (10, false)] {
+            let fetched = checker.on_fetched("g", KEY, least, offset);
+            assert_eq!(fetched.is_ok(), good, "{offset}");
+        }
+    }
+
+    #[test]
+    fn a_generation_never_comes_again() {
+        let mut checker = GroupChecker::default();
+        checker.on_joined("g", "m", 3).unwrap();
+        assert!(checker.on_joined("g", "m", 2).is_err());
+        checker.on_synced("g", "m", 3, &Bytes::new()).unwrap();
+        checker.on_joined("g", "m", 5).unwrap();
+        // Nobody has worked in 4 or 5.
+        checker.on_crash();
+        checker.on_joined("g", "m", 4).unwrap();
+        assert!(checker.on_joined("g", "n", 2).is_err());
+    }
+
+    #[test]
+    fn members_get_what_their_leader_has_assigned() {
+        let mut checker = GroupChecker::default();
+        let share = Bytes::from_static(b"share");
+        checker.on_assigning("g", 3, "m", &share);
+        checker.on_synced("g", "m", 3, &share).unwrap();
+        assert!(checker.on_synced("g", "m", 3, &Bytes::new()).is_err());
+        assert!(checker.on_synced("g", "m", 4, &share).is_err());
+        assert!(checker.on_synced("g", "n", 3, &share).is_err());
+    }
+}

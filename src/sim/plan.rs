@@ -42,6 +42,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn new(prng: &mut Prng, write_caching: bool, failing_disk: bool) -> Self {
+        let message_bytes_max = if prng.percent(20) { 200 } else { 1 << 20 };
         let settings = [
             ("log.retention.check.interval.ms", "700".to_owned()),
             (
@@ -49,6 +50,8 @@ impl Plan {
                 prng.below(60).to_string(),
             ),
             ("group.min.session.timeout.ms", "100".to_owned()),
+            // A limit for clients must not stop the broker's own logs.
+            ("message.max.bytes", message_bytes_max.to_string()),
             (
                 "offsets.topic.num.partitions",
                 (1 + prng.below(3)).to_string(),
@@ -102,6 +105,7 @@ fn topic(prng: &mut Prng, name: &str, retention: bool, write_caching: bool) -> T
         ("index.interval.bytes", 100 + prng.below(4_000)),
         ("segment.index.bytes", 24 + prng.below(400)),
         ("segment.ms", 50 + prng.below(3_000)),
+        ("max.message.bytes", 1 << 20),
     ];
     if retention && prng.percent(60) {
         settings.push(("retention.bytes", 5_000 + prng.below(200_000)));

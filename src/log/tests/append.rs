@@ -356,3 +356,23 @@ fn a_poisoned_log_refuses_everything() {
     assert_eq!((rig.log.high_watermark(), rig.log.durable_offset()), (1, 0));
     assert!(rig.log.close(&mut rig.dir, rig.now).is_err());
 }
+
+/// A client could stop a coordinator with a request whose records do not fit the limit.
+#[test]
+fn a_coordinator_has_no_limit_of_size() {
+    let mut rig = Rig::new(Config {
+        message_bytes_max: 100,
+        segment_bytes: 200,
+        ..Config::default()
+    });
+    for base_offset in [0, 100] {
+        let batch = plain(100, START_MS);
+        let appended = rig.append(batch, Origin::Coordinator).unwrap();
+        assert_eq!(appended.base_offset, base_offset);
+    }
+    rig.write();
+    rig.sync();
+    assert_eq!(rig.log.high_watermark(), 200);
+    let rig = rig.reopen();
+    assert_eq!(rig.log.log_end_offset(), 200);
+}

@@ -6,6 +6,7 @@ use super::link::{Answer, Heard, Link};
 use super::{Client, Scene, TopicInfo};
 use crate::base::prng::Prng;
 use crate::base::{ErrorCode, Mono, Offset, TopicId};
+use crate::sim::plan::TopicPlan;
 use crate::sim::world::World;
 use crate::wire::messages::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use crate::wire::messages::create_topics::{
@@ -20,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Partitions that a topic grows to at most.
 const PARTITIONS_MAX: i32 = 5;
+
+/// What requests give the broker; a single node does not use it.
+const TIMEOUT_MS: i32 = 10_000;
 
 /// One thing to do; done again until its outcome is known.
 #[derive(Clone, Debug)]
@@ -136,86 +140,49 @@ impl Admin {
             return;
         };
         self.asked = true;
-        let timeout_ms = 10_000;
-        let bits = self.prng.next_u64();
-        let version = |first: i16, last: i16| first + (bits % (last - first + 1) as u64) as i16;
         match step {
             Step::Create {
                 name,
                 partitions,
                 settings,
             } => {
-                let config = |(name, value)| CreatableTopicConfig {
-                    name,
-                    value: Some(value),
-                };
-                let topic = CreatableTopic {
-                    name,
-                    num_partitions: partitions,
-                    replication_factor: 1,
-                    configs: settings.into_iter().map(config).collect(),
-                    ..CreatableTopic::default()
-                };
-                let request = CreateTopicsRequest {
-                    topics: vec![topic],
-                    timeout_ms,
-                    ..CreateTopicsRequest::default()
-                };
-                self.link.ask(scene, version(2, 7), &request, 0);
+                let request = create_topic(name, partitions, settings);
+                let version = self.version(2, 7);
+                self.link.ask(scene, version, &request, 0);
             }
             Step::Describe => {
                 let request = MetadataRequest {
                     topics: None,
                     ..MetadataRequest::default()
                 };
-                self.link.ask(scene, version(10, 13), &request, 0);
+                let version = self.version(10, 13);
+                self.link.ask(scene, version, &request, 0);
             }
             Step::Delete { name, id } => {
                 scene.checker.on_topic_deleted(id);
                 scene.cluster.topics.remove(&name);
                 self.created.remove(&name);
-                let request = DeleteTopicsRequest {
-                    topics: vec![DeleteTopicState {
-                        name: None,
-                        topic_id: id,
-                    }],
-                    timeout_ms,
-                    ..DeleteTopicsRequest::default()
-                };
-                self.link.ask(scene, 6, &request, 0);
+                self.link.ask(scene, 6, &delete_topic(id), 0);
             }
             Step::Grow { name, partitions } => {
-                let topic = CreatePartitionsTopic {
-                    name,
-                    count: partitions,
-                    assignments: None,
-                };
-                let request = CreatePartitionsRequest {
-                    topics: vec![topic],
-                    timeout_ms,
-                    ..CreatePartitionsRequest::default()
-                };
-                self.link.ask(scene, version(0, 3), &request, 0);
+                let request = create_partitions(name, partitions);
+                let version = self.version(0, 3);
+                self.link.ask(scene, version, &request, 0);
             }
             Step::DeleteRecords {
                 name,
                 partition,
                 offset,
             } => {
-                let topic = DeleteRecordsTopic {
-                    name,
-                    partitions: vec![DeleteRecordsPartition {
-                        partition_index: partition,
-                        offset,
-                    }],
-                };
-                let request = DeleteRecordsRequest {
-                    topics: vec![topic],
-                    timeout_ms,
-                };
-                self.link.ask(scene, version(0, 2), &request, 0);
+                let request = delete_records(name, partition, offset);
+                let version = self.version(0, 2);
+                self.link.ask(scene, version, &request, 0);
             }
         }
+    }
+
+    fn version(&mut self, first: i16, last: i16) -> i16 {
+        first + self.prng.below((last - first + 1) as u64) as i16
     }
 
     fn on_answer(&mut self, scene: &mut Scene<'_>, answer: Answer) {
@@ -324,6 +291,64 @@ impl Admin {
             .map(|(name, info)| (name.clone(), info.partitions))
             .collect();
         scene.cluster.topics = found;
+    }
+}
+
+fn create_topic(
+    name: String,
+    partitions: i32,
+    settings: Vec<(String, String)>,
+) -> CreateTopicsRequest {
+    let config = |(name, value)| CreatableTopicConfig {
+        name,
+        value: Some(value),
+    };
+    CreateTopicsRequest {
+        topics: vec![CreatableTopic {
+            name,
+            num_partitions: partitions,
+            replication_factor: 1,
+            configs: settings.into_iter().map(config).collect(),
+            ..CreatableTopic::default()
+        }],
+        timeout_ms: TIMEOUT_MS,
+        ..CreateTopicsRequest::default()
+    }
+}
+
+fn delete_topic(topic_id: TopicId) -> DeleteTopicsRequest {
+    DeleteTopicsRequest {
+        topics: vec![DeleteTopicState {
+            name: None,
+            topic_id,
+        }],
+        timeout_ms: TIMEOUT_MS,
+        ..DeleteTopicsRequest::default()
+    }
+}
+
+fn create_partitions(name: String, count: i32) -> CreatePartitionsRequest {
+    CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name,
+            count,
+            assignments: None,
+        }],
+        timeout_ms: TIMEOUT_MS,
+        ..CreatePartitionsRequest::default()
+    }
+}
+
+fn delete_records(name: String, partition_index: i32, offset: Offset) -> DeleteRecordsRequest {
+    DeleteRecordsRequest {
+        topics: vec![DeleteRecordsTopic {
+            name,
+            partitions: vec![DeleteRecordsPartition {
+                partition_index,
+                offset,
+            }],
+        }],
+        timeout_ms: TIMEOUT_MS,
     }
 }
 
