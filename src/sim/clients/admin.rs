@@ -50,9 +50,6 @@ enum Step {
     },
 }
 
-/// Name, partitions and settings of a topic to create.
-pub type TopicPlan = (String, i32, Vec<(String, String)>);
-
 /// See the module's text.
 pub struct Admin {
     link: Link,
