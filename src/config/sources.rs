@@ -1,7 +1,7 @@
 //! Where values come from: flags, environment, settings file, defaults. Gathers for each name the
 //! text that counts and who said it; refuses names nobody knows.
 //!
-//! Not owned: what the text means ([`super::parse`]). Invariant: flags win over the environment,
+//! Not owned: what the text means (the parent module). Invariant: flags win over the environment,
 //! the
 //! environment over the file, the file over the defaults.
 

@@ -3,10 +3,10 @@
 //!
 //! | promise | found by |
 //! |---|---|
-//! | acks=all: there after a power cut | [`Checker::on_ready`], [`Checker::on_placed`], audit |
+//! | acks=all: there after a power cut | `on_ready`, `on_placed`, audit |
 //! | acks=1: there after a process died; durable after `flush.ms` | the same |
-//! | one offset, one record, for ever; no record twice | [`Checker::on_placed`] |
-//! | a producer's records keep their order | [`Checker::on_placed`] |
+//! | one offset, one record, for ever; no record twice | `on_placed` |
+//! | a producer's records keep their order | `on_placed` |
 //! | what acks=all readers saw stays | an entry that was seen counts as acknowledged |
 //! | high watermark and log start never go back | [`Checker::on_marks`] |
 //! | groups: see `group_checker` | |
