@@ -33,6 +33,9 @@ const PREFIX: &str = "FOREBAY_";
 /// The variable that names the settings file.
 const CONFIG_VARIABLE: &str = "FOREBAY_CONFIG";
 
+/// Belongs to the client commands; a shell that sets it for them may also start the broker.
+const CLIENT_VARIABLE: &str = "FOREBAY_BOOTSTRAP";
+
 /// Who set a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -72,7 +75,8 @@ pub(super) fn gather(
     let mut file = args.config.clone();
     for (variable, value) in environment {
         // An empty variable is how a shell or a compose file says "not set".
-        if !variable.starts_with(PREFIX) || value.is_empty() {
+        let ours = variable.starts_with(PREFIX) && variable != CLIENT_VARIABLE;
+        if !ours || value.is_empty() {
             continue;
         }
         if variable == CONFIG_VARIABLE {

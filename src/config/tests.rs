@@ -55,7 +55,12 @@ fn pair(value: &str, origin: &str) -> (String, String) {
 
 #[test]
 fn without_arguments_everything_has_a_default() {
-    let config = load(&[], &[("HOME", "/root"), ("FOREBAY_LISTEN", "")]).unwrap();
+    let others = [
+        ("HOME", "/root"),
+        ("FOREBAY_LISTEN", ""),
+        ("FOREBAY_BOOTSTRAP", "b:9092"),
+    ];
+    let config = load(&[], &others).unwrap();
     assert_eq!(config.listen, "127.0.0.1:9092".parse().unwrap());
     assert_eq!(config.data_dir, PathBuf::from("./forebay-data"));
     assert_eq!(
