@@ -13,13 +13,16 @@ use crate::wire::messages::offset_commit::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use crate::wire::messages::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
-    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+    OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 
 /// First version of OffsetFetch with several groups per request.
 const GROUPS_FROM: i16 = 8;
+
+/// First version of OffsetFetch with an error for the group as a whole.
+const GROUP_ERROR_FROM: i16 = 2;
 
 /// First version of both that names topics by id.
 const TOPIC_IDS_FROM: i16 = 10;
@@ -41,6 +44,8 @@ pub struct Fetching {
     unknown: Vec<Vec<OffsetFetchResponseTopics>>,
     /// Group index by slot.
     places: Vec<usize>,
+    /// What was asked for, where an error has no other place than each partition.
+    asked: Vec<OffsetFetchRequestTopic>,
 }
 
 /// Sends what can be committed to the group's coordinator.
@@ -146,17 +151,19 @@ impl Committing {
 
 /// Asks the coordinator of each group.
 pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRequest) -> Begun {
+    let asked = match facts.version >= GROUP_ERROR_FROM {
+        true => Vec::new(),
+        false => request.topics.clone().unwrap_or_default(),
+    };
     let groups = match facts.version >= GROUPS_FROM {
         true => request.groups,
         false => vec![OffsetFetchRequestGroup {
             group_id: request.group_id,
             topics: request.topics.map(|topics| {
-                let topic = |t: crate::wire::messages::offset_fetch::OffsetFetchRequestTopic| {
-                    OffsetFetchRequestTopics {
-                        name: t.name,
-                        partition_indexes: t.partition_indexes,
-                        ..OffsetFetchRequestTopics::default()
-                    }
+                let topic = |t: OffsetFetchRequestTopic| OffsetFetchRequestTopics {
+                    name: t.name,
+                    partition_indexes: t.partition_indexes,
+                    ..OffsetFetchRequestTopics::default()
                 };
                 topics.into_iter().map(topic).collect()
             }),
@@ -167,6 +174,7 @@ pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRe
         groups: Vec::new(),
         unknown: Vec::new(),
         places: Vec::new(),
+        asked,
     };
     let mut jobs = Vec::with_capacity(groups.len());
     for (index, mut group) in groups.into_iter().enumerate() {
@@ -268,11 +276,39 @@ impl Fetching {
             });
         }
         let group = groups.into_iter().next().unwrap_or_default();
+        let error_code = group.error_code;
+        let topics = match error_code.is_error() && facts.version < GROUP_ERROR_FROM {
+            // No topics and no error would mean that nothing was ever committed.
+            true => self
+                .asked
+                .into_iter()
+                .map(|t| refused_topic(t, error_code))
+                .collect(),
+            false => group.topics.into_iter().map(flat_topic).collect(),
+        };
         facts.reply(&OffsetFetchResponse {
-            error_code: group.error_code,
-            topics: group.topics.into_iter().map(flat_topic).collect(),
+            error_code,
+            topics,
             ..OffsetFetchResponse::default()
         })
+    }
+}
+
+/// The error of the group in the place that version 1 has for it.
+fn refused_topic(
+    topic: OffsetFetchRequestTopic,
+    error_code: ErrorCode,
+) -> OffsetFetchResponseTopic {
+    let partition = |partition_index| OffsetFetchResponsePartition {
+        partition_index,
+        committed_offset: -1,
+        metadata: Some(String::new()),
+        error_code,
+        ..OffsetFetchResponsePartition::default()
+    };
+    OffsetFetchResponseTopic {
+        name: topic.name,
+        partitions: topic.partition_indexes.into_iter().map(partition).collect(),
     }
 }
 
@@ -288,5 +324,68 @@ fn flat_topic(topic: OffsetFetchResponseTopics) -> OffsetFetchResponseTopic {
     OffsetFetchResponseTopic {
         name: topic.name,
         partitions: topic.partitions.into_iter().map(partition).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{NodeId, Now, ShardId};
+    use crate::catalog::{Identity, Image};
+    use crate::wire::{Message, Reader, Request, frame};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    const KEY: i16 = OffsetFetchRequest::KEY;
+
+    fn facts(version: i16) -> Facts {
+        let address = "127.0.0.1:9092".parse().unwrap();
+        Facts {
+            key: KEY,
+            version,
+            correlation_id: 1,
+            client_id: Default::default(),
+            peer: address,
+            local: address,
+            shard: ShardId(0),
+            call: 1,
+        }
+    }
+
+    /// Asks a broker without coordinators for the position of partition 3.
+    fn fetch(version: i16) -> OffsetFetchResponse {
+        let identity = Identity {
+            cluster_id: String::new(),
+            node_id: NodeId(1),
+            advertised: None,
+            static_settings: BTreeMap::new(),
+        };
+        let image = Arc::new(Image::new(identity));
+        let shards = (ShardId(0), 1);
+        let mut state = ShardState::new(shards, Now::default(), 0, String::new(), image, 1);
+        let request = OffsetFetchRequest {
+            topics: Some(vec![OffsetFetchRequestTopic {
+                name: "t".to_owned(),
+                partition_indexes: vec![3],
+            }]),
+            ..OffsetFetchRequest::default()
+        };
+        let Begun::Reply(reply) = begin_fetch(&mut state, &facts(version), request) else {
+            panic!("there is nobody to wait for");
+        };
+        let mut reader = Reader::new(reply.head.bytes.freeze().slice(4..));
+        frame::decode_response_header(&mut reader, KEY, version).unwrap();
+        OffsetFetchResponse::decode(&mut reader, version).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_is_never_taken_for_no_position() {
+        let old = fetch(1);
+        let partition = &old.topics[0].partitions[0];
+        assert_eq!(partition.partition_index, 3);
+        assert_eq!(partition.error_code, ErrorCode::NotCoordinator);
+        let new = fetch(2);
+        assert_eq!(new.error_code, ErrorCode::NotCoordinator);
+        assert!(new.topics.is_empty());
     }
 }

@@ -211,12 +211,28 @@ impl Checker {
         }
     }
 
-    /// A broker serves again, with this log: `None` if it could not open it.
+    /// A broker serves again, with this log: `None` if it could not open it. What it has is on
+    /// stable storage, because opening a log syncs it.
     pub fn on_ready(&mut self, key: PartitionKey, ends: Option<(Offset, Offset)>) {
         let Some((log_start, log_end)) = ends else {
             return self.fail(format!("{key:?} is offline after a restart"));
         };
+        self.on_ends(key, log_start, log_end);
         let Some(history) = self.histories.get_mut(&key) else {
+            return;
+        };
+        for (offset, entry) in &mut history.entries {
+            entry.settled |= !entry.uncertain;
+            if *offset >= log_end {
+                history.offsets.remove(&entry.id);
+            }
+        }
+        history.entries.retain(|offset, _| *offset < log_end);
+    }
+
+    /// A log that nobody writes to reaches from here to there.
+    pub fn on_ends(&mut self, key: PartitionKey, log_start: Offset, log_end: Offset) {
+        let Some(history) = self.histories.get(&key) else {
             return;
         };
         let certain = history.entries.iter().rev().find(|(_, e)| !e.uncertain);
@@ -229,15 +245,8 @@ impl Checker {
         if log_start < history.log_start {
             let before = history.log_start;
             let what = format!("{key:?}: log start went back from {before} to {log_start}");
-            return self.fail(what);
+            self.fail(what);
         }
-        for (offset, entry) in &mut history.entries {
-            entry.settled |= !entry.uncertain;
-            if *offset >= log_end {
-                history.offsets.remove(&entry.id);
-            }
-        }
-        history.entries.retain(|offset, _| *offset < log_end);
     }
 }
 

@@ -99,6 +99,11 @@ impl Disk {
         self.stop_at = Some(self.operations + operations);
     }
 
+    /// Takes [`Disk::stop_after`] back, if it has not struck.
+    pub fn disarm(&mut self) {
+        self.stop_at = None;
+    }
+
     /// True since the operation given to [`Disk::stop_after`], or [`Disk::stop`].
     pub fn stopped(&self) -> bool {
         self.stopped

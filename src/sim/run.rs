@@ -183,6 +183,8 @@ impl Simulation {
         self.fault_at = Mono(u64::MAX);
         self.world.borrow_mut().faults.resets = 0;
         self.world.borrow_mut().disk.failures = 0;
+        self.crash_by = None;
+        self.world.borrow_mut().disk.disarm();
         if self.plan.disk_failures > 0 {
             // What the disk has broken stays broken until the machine starts anew.
             self.end_broker(Crash::Power);

@@ -109,7 +109,7 @@ impl Auditor {
             },
             Step::End { start } => match listed(scene, answer) {
                 Some(end) => {
-                    scene.checker.on_ready(key, Some((start, end)));
+                    scene.checker.on_ends(key, start, end);
                     Step::Read { next: start, end }
                 }
                 None => return,
