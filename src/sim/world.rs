@@ -86,8 +86,7 @@ pub struct World {
     /// What is wrong with the shell on purpose.
     pub bugs: Bugs,
     /// Changes with every start and end of the broker, so that nothing of an earlier one reaches
-    /// it;
-    /// odd while one runs.
+    /// it; odd while one runs.
     pub run: u64,
     /// The broker has been ordered to stop.
     pub stopping: bool,
