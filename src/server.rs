@@ -2,12 +2,13 @@
 //! data directory, binds the listener, lets every shard open its partitions and returns when all
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
-use crate::base::ShardId;
 use crate::base::placement::CONTROLLER;
+use crate::base::{ShardId, ShardStats};
 use crate::config::{Config, IoBackend};
 use crate::data_dir::OwnedDir;
 use crate::io::backend::{Backend, Choice};
 use crate::io::files::DataDir;
+use crate::io::pace::Pace;
 use crate::io::posix::Posix;
 use crate::io::ring::{Ring, RingConfig};
 use crate::io::sockets::Listener;
@@ -67,6 +68,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
     sender: Sender<Report>,
+    stats: Vec<Arc<ShardStats>>,
 }
 
 /// What a shard's thread is made from.
@@ -111,6 +113,7 @@ impl Server {
             reports,
             sender,
             dir,
+            stats: cpus.iter().map(|_| Arc::default()).collect(),
         };
         let mut listener = Some(listener);
         let mut wakers = Vec::new();
@@ -121,7 +124,7 @@ impl Server {
                 cpu: *cpu,
                 data_dir: config.data_dir.clone(),
                 listener: listener.take_if(|_| shard == CONTROLLER),
-                settings: server.settings(config),
+                settings: server.settings(config, shard),
                 uring: matches!(server.backend, Backend::Uring),
                 post: server.post.clone(),
                 reports: server.sender.clone(),
@@ -144,6 +147,11 @@ impl Server {
     /// Which back end serves, and why.
     pub fn backend(&self) -> &Backend {
         &self.backend
+    }
+
+    /// The counters of every shard, in their order.
+    pub fn stats(&self) -> &[Arc<ShardStats>] {
+        &self.stats
     }
 
     /// How the last run ended, and the epoch of this one.
@@ -191,13 +199,14 @@ impl Server {
         }
     }
 
-    fn settings(&self, config: &Config) -> Settings {
+    fn settings(&self, config: &Config, shard: ShardId) -> Settings {
         Settings {
             identity: config.identity(self.dir.cluster_id.clone(), self.address),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
+            stats: self.stats[usize::from(shard.0)].clone(),
         }
     }
 
@@ -247,6 +256,8 @@ impl Server {
 
 impl Seat {
     fn run(mut self, bells: &Receiver<Vec<Bell>>) {
+        let thread_id = nix::unistd::gettid().as_raw();
+        self.settings.stats.thread_id.set(thread_id as u64);
         if let Some(cpu) = self.cpu {
             self.pin(cpu);
         }
@@ -273,6 +284,10 @@ impl Seat {
         }
     }
 
+    fn pace(&self) -> Pace {
+        Pace::new(Duration::ZERO, self.settings.stats.clone())
+    }
+
     fn open_ring(&mut self) -> io::Result<Ring> {
         let data_dir = DataDir::open(&self.data_dir)?;
         let listener = self.listener.take();
@@ -280,12 +295,14 @@ impl Seat {
             data_dir,
             listener,
             entries: RING_ENTRIES,
+            pace: self.pace(),
         };
         Ring::new(config).map_err(io::Error::other)
     }
 
     fn open_posix(&mut self) -> io::Result<Posix> {
-        Posix::new(DataDir::open(&self.data_dir)?, self.listener.take())
+        let data_dir = DataDir::open(&self.data_dir)?;
+        Posix::new(data_dir, self.listener.take(), self.pace())
     }
 
     fn serve<I: Io>(&self, io: I, bells: &Receiver<Vec<Bell>>) -> io::Result<bool> {

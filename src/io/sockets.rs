@@ -6,7 +6,7 @@
 //! to one shard at a time.
 
 use super::{Accepted, Chunk, Socket, SocketKind, files};
-use crate::base::Mono;
+use crate::base::{Mono, ShardStats};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -301,7 +301,12 @@ impl Sending {
 
     /// Sends by plain calls, without waiting, until done, blocked, or the turn's `share` of bytes
     /// is used up (bytes in memory go whole, as far as the socket takes them).
-    pub(super) fn push(&mut self, socket: &Socket, mut share: u64) -> io::Result<Progress> {
+    pub(super) fn push(
+        &mut self,
+        socket: &Socket,
+        mut share: u64,
+        stats: &ShardStats,
+    ) -> io::Result<Progress> {
         let fd = descriptor(socket);
         let _nonblocking = match self.is_memory() {
             true => None,
@@ -317,6 +322,10 @@ impl Sending {
             }
             match self.push_once(fd, share) {
                 Ok(sent) => {
+                    match self.chunks.front() {
+                        Some(Chunk::Extent(_)) => stats.bytes_sent_sendfile.add(sent),
+                        _ => stats.bytes_sent_copy.add(sent),
+                    }
                     self.advance(sent);
                     share = share.saturating_sub(sent);
                 }
@@ -429,16 +438,19 @@ mod tests {
             length: 9,
         };
         let mut sending = Sending::new(vec![Chunk::Extent(extent)]);
+        let stats = ShardStats::default();
         for (expected, progress) in [
             ("1234", Progress::Share),
             ("5678", Progress::Share),
             ("9", Progress::Done),
         ] {
-            assert_eq!(sending.push(&socket, 4).unwrap(), progress);
+            assert_eq!(sending.push(&socket, 4, &stats).unwrap(), progress);
             let mut received = [0; 10];
             let count = theirs.read(&mut received).unwrap();
             assert_eq!(received[..count], *expected.as_bytes());
         }
+        assert_eq!(stats.bytes_sent_sendfile.get(), 9);
+        assert_eq!(stats.bytes_sent_copy.get(), 0);
     }
 
     #[test]

@@ -146,6 +146,8 @@ impl<I: Io> Shard<I> {
             connection.drain();
         }
         self.connections.insert(id, connection);
+        self.settings.stats.connections_opened.add(1);
+        self.count_connections();
         self.touched.insert(id);
     }
 
@@ -157,7 +159,8 @@ impl<I: Io> Shard<I> {
         connection.on_received(buffer, now);
         match result {
             Ok(0) => self.close(id, "the client closed it"),
-            Ok(_) => {
+            Ok(count) => {
+                self.settings.stats.bytes_received.add(count as u64);
                 self.touched.insert(id);
                 self.start_frames(id);
             }
@@ -208,6 +211,7 @@ impl<I: Io> Shard<I> {
             return Ok(false);
         }
         let (header, body) = api::decode_header(frame)?;
+        self.settings.stats.on_request(header.api_key);
         let (peer, local) = (connection.peer, connection.local);
         self.next_id += 1;
         let facts = Facts {
@@ -370,6 +374,12 @@ impl<I: Io> Shard<I> {
         self.touched.remove(&id);
         self.io.shutdown(&connection.socket);
         self.mailbox.connection_closed();
+        self.count_connections();
+    }
+
+    fn count_connections(&self) {
+        let connections = self.connections.len() as u64;
+        self.settings.stats.connections.set(connections);
     }
 
     /// A request ended: its reply takes its place in the connection's order.

@@ -12,6 +12,7 @@ use crate::shard::mail::{Order, Post};
 use crate::shard::{Life, Settings, Shard};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 /// How long connections may take to drain at a stop.
 const DRAIN_PATIENCE_MS: i64 = 500;
@@ -78,6 +79,7 @@ impl Broker {
             leader_epoch,
             clean,
             seed,
+            stats: Arc::default(),
         };
         let post = Post::new(shards);
         let mut seats = Vec::new();
