@@ -2,7 +2,7 @@
 //! data directory, binds the listener, lets every shard open its partitions and returns when all
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
-use crate::base::placement::CONTROLLER;
+use crate::admin::{self, Admin, Observed};
 use crate::base::{ShardId, ShardStats};
 use crate::config::{Config, IoBackend};
 use crate::data_dir::OwnedDir;
@@ -18,7 +18,7 @@ use crate::shard::{Life, Settings, Shard};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -60,7 +60,8 @@ impl Stopper {
 
 /// A running broker.
 pub struct Server {
-    address: SocketAddr,
+    /// One, or with steering one per shard.
+    addresses: Vec<SocketAddr>,
     backend: Backend,
     dir: OwnedDir,
     post: Arc<Post>,
@@ -69,6 +70,8 @@ pub struct Server {
     reports: Receiver<Report>,
     sender: Sender<Report>,
     stats: Vec<Arc<ShardStats>>,
+    /// Ends when this is dropped.
+    admin: Option<Admin>,
 }
 
 /// What a shard's thread is made from.
@@ -78,6 +81,8 @@ struct Seat {
     data_dir: PathBuf,
     listener: Option<Listener>,
     settings: Settings,
+    entries: u32,
+    poll: Duration,
     uring: bool,
     post: Arc<Post>,
     reports: Sender<Report>,
@@ -98,14 +103,25 @@ impl Server {
         {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
+        let admin = config.admin_listen.map(admin::bind).transpose()?;
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
-        let listener = bind(config.listen)?;
-        let address = listener.local_addr();
         let cpus = &config.shards.cpus;
+        let mut listeners = bind_all(config)?;
+        let addresses: Vec<_> = listeners
+            .iter()
+            .flatten()
+            .map(Listener::local_addr)
+            .collect();
+        if config.poll_refused {
+            warn!(
+                "shards do not spin (--poll-us), because they have no CPU each: start fewer \
+                (--cores) or give them more CPUs"
+            );
+        }
         let post = Arc::new(Post::new(cpus.len() as u16));
         let (sender, reports) = channel();
         let mut server = Self {
-            address,
+            addresses,
             backend,
             post,
             bells: Vec::new(),
@@ -114,8 +130,8 @@ impl Server {
             sender,
             dir,
             stats: cpus.iter().map(|_| Arc::default()).collect(),
+            admin: None,
         };
-        let mut listener = Some(listener);
         let mut wakers = Vec::new();
         for (index, cpu) in cpus.iter().enumerate() {
             let shard = ShardId(index as u16);
@@ -123,8 +139,10 @@ impl Server {
                 shard,
                 cpu: *cpu,
                 data_dir: config.data_dir.clone(),
-                listener: listener.take_if(|_| shard == CONTROLLER),
+                listener: listeners[index].take(),
                 settings: server.settings(config, shard),
+                entries: config.ring_entries,
+                poll: config.poll,
                 uring: matches!(server.backend, Backend::Uring),
                 post: server.post.clone(),
                 reports: server.sender.clone(),
@@ -136,12 +154,23 @@ impl Server {
         }
         server.introduce(&wakers)?;
         server.await_life(Life::Ready)?;
+        server.admin = admin.map(|listener| server.observe(listener)).transpose()?;
         Ok(server)
     }
 
-    /// Where it listens.
+    /// Where it listens; with steering, where its first shard does.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Where all of its shards listen: one address, or with steering one per shard.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where metrics and health are served, if they are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// Which back end serves, and why.
@@ -201,7 +230,7 @@ impl Server {
 
     fn settings(&self, config: &Config, shard: ShardId) -> Settings {
         Settings {
-            identity: config.identity(self.dir.cluster_id.clone(), self.address),
+            identity: config.identity(self.dir.cluster_id.clone(), &self.addresses),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
@@ -225,6 +254,17 @@ impl Server {
             let _ = waker.send(self.bells.clone());
         }
         Ok(())
+    }
+
+    fn observe(&self, listener: TcpListener) -> io::Result<Admin> {
+        let observed = Observed {
+            shards: self.stats.clone(),
+            backend: match self.backend {
+                Backend::Uring => "io_uring",
+                Backend::Posix { .. } => "posix",
+            },
+        };
+        Admin::start(listener, observed)
     }
 
     fn await_life(&self, life: Life) -> io::Result<()> {
@@ -285,7 +325,7 @@ impl Seat {
     }
 
     fn pace(&self) -> Pace {
-        Pace::new(Duration::ZERO, self.settings.stats.clone())
+        Pace::new(self.poll, self.settings.stats.clone())
     }
 
     fn open_ring(&mut self) -> io::Result<Ring> {
@@ -294,7 +334,7 @@ impl Seat {
         let config = RingConfig {
             data_dir,
             listener,
-            entries: RING_ENTRIES,
+            entries: self.entries,
             pace: self.pace(),
         };
         Ring::new(config).map_err(io::Error::other)
@@ -327,8 +367,27 @@ impl Seat {
     }
 }
 
-/// Submission slots per ring.
-const RING_ENTRIES: u32 = 1024;
+/// The listener of each shard: of the controller only, or with steering of everyone.
+fn bind_all(config: &Config) -> io::Result<Vec<Option<Listener>>> {
+    let (receive, send) = config.socket_buffers();
+    let shards = config.shards.cpus.len();
+    let mut listeners = Vec::with_capacity(shards);
+    for shard in 0..shards {
+        if shard > 0 && !config.listeners_per_core {
+            listeners.push(None);
+            continue;
+        }
+        let mut address = config.listen;
+        if address.port() != 0 {
+            // The configuration has seen to it that there are so many ports.
+            address.set_port(address.port() + shard as u16);
+        }
+        let listener = bind(address)?;
+        listener.set_buffers(receive, send)?;
+        listeners.push(Some(listener));
+    }
+    Ok(listeners)
+}
 
 /// A broker that was killed a moment ago can hold its port until the kernel has ended its ring.
 fn bind(address: SocketAddr) -> io::Result<Listener> {

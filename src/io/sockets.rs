@@ -11,7 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{Backlog, MsgFlags, Shutdown, listen, sendmsg};
+use nix::sys::socket::{Backlog, MsgFlags, Shutdown, listen, sendmsg, setsockopt, sockopt};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -67,6 +67,18 @@ impl Listener {
         listen(&socket, Backlog::new(BACKLOG)?)?;
         let local = socket.local_addr()?;
         Ok(Self { socket, local })
+    }
+
+    /// Gives the connections it will accept buffers of these sizes in bytes instead of those that
+    /// the system adapts. The kernel caps them (`net.core.rmem_max`, `net.core.wmem_max`).
+    pub fn set_buffers(&self, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {
+        if let Some(receive) = receive {
+            setsockopt(&self.socket, sockopt::RcvBuf, &receive)?;
+        }
+        if let Some(send) = send {
+            setsockopt(&self.socket, sockopt::SndBuf, &send)?;
+        }
+        Ok(())
     }
 
     /// Where it listens, with the port that was taken.

@@ -106,6 +106,7 @@ impl<I: Io> Shard<I> {
             Mail::Image(publication) => self.apply_image(publication),
             Mail::Applied { version } => self.on_applied(from, version),
             Mail::Adopt(accepted) => self.adopt(accepted),
+            Mail::Accept => self.accept(),
         }
     }
 
@@ -116,7 +117,10 @@ impl<I: Io> Shard<I> {
                 warn!(peer = %accepted.peer, "refused a connection: max.connections is reached");
             }
             Ok(accepted) if self.life <= Life::Ready => {
-                let shard = self.mailbox.least_loaded();
+                let shard = match self.state.is_steered() {
+                    true => self.state.shard,
+                    false => self.mailbox.least_loaded(),
+                };
                 self.mailbox.connection_placed(shard);
                 match shard == self.state.shard {
                     true => self.adopt(accepted),
@@ -275,6 +279,13 @@ impl<I: Io> Shard<I> {
         if everywhere > 0 && !self.accepting {
             self.accepting = true;
             self.accept();
+            if self.state.is_steered() {
+                for shard in (0..self.state.shards).map(ShardId) {
+                    if shard != self.state.shard {
+                        self.mailbox.send(shard, Mail::Accept);
+                    }
+                }
+            }
         }
         for (to, answer) in self.waiting.take_published(everywhere) {
             self.deliver(to, answer);

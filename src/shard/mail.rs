@@ -47,6 +47,8 @@ pub enum Mail {
     },
     /// A new connection that this shard shall serve.
     Adopt(Accepted),
+    /// Every shard is ready: accept connections on the own listener.
+    Accept,
 }
 
 /// What the server tells a shard.

@@ -73,6 +73,7 @@ impl Broker {
                 cluster_id: "simulated".to_owned(),
                 node_id: NodeId(1),
                 advertised: None,
+                ports_per_shard: Vec::new(),
                 static_settings: settings.clone(),
             },
             data_dir: "/simulated".to_owned(),
