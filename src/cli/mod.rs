@@ -14,6 +14,7 @@ mod produce;
 mod record_format;
 mod serve;
 mod start;
+mod stats;
 mod topic;
 
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Command {
     Consume(consume::Consume),
     /// Print the APIs and versions that this broker serves, or that another one says it serves
     Apis(apis::Apis),
+    /// Print what each shard of a running broker does
+    Stats(stats::Stats),
     /// Look into the files of a log
     #[command(subcommand)]
     Log(log::Command),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Produce(command) => block_on(produce::run(command)),
         Command::Consume(command) => block_on(consume::run(command, &mut output)),
         Command::Apis(command) => block_on(apis::run(command, &mut output)),
+        Command::Stats(command) => block_on(stats::run(command, &mut output)),
         Command::Log(command) => log::run(command, &mut output),
     };
     match result.and_then(|()| output.flush()) {

@@ -10,6 +10,7 @@
 pub mod backend;
 pub mod clock;
 pub mod files;
+pub mod pace;
 pub mod posix;
 pub mod ring;
 mod slab;

@@ -6,6 +6,7 @@
 //! and epoll will tell when that changes.
 
 use super::files::{self, DataDir};
+use super::pace::Pace;
 use super::sockets::{
     self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
 };
@@ -13,7 +14,7 @@ use super::{
     Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, SocketKind, Token, clock,
 };
 use crate::base::dir::{Dir, File};
-use crate::base::{Mono, Now};
+use crate::base::{Mono, Now, ShardStats};
 use bytes::BytesMut;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -47,6 +48,7 @@ pub struct Posix {
     bell: Bell,
     syncer: Syncer,
     data_dir: DataDir,
+    pace: Pace,
 }
 
 /// What is known of a socket. Registered with epoll once, until its descriptor is closed.
@@ -67,7 +69,7 @@ enum Direction {
 
 impl Posix {
     /// Makes the back end, with the socket to accept from, if this shard accepts.
-    pub fn new(data_dir: DataDir, listener: Option<Listener>) -> io::Result<Self> {
+    pub fn new(data_dir: DataDir, listener: Option<Listener>, pace: Pace) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let eventfd = EventFd::from_flags(flags)?;
@@ -91,6 +93,7 @@ impl Posix {
             syncer: Syncer::start(bell.clone())?,
             bell,
             data_dir,
+            pace,
         })
     }
 
@@ -217,7 +220,7 @@ impl Posix {
             match direction {
                 Direction::Receive => completions.extend(connection.run_receive()),
                 Direction::Send => {
-                    completions.extend(connection.run_send());
+                    completions.extend(connection.run_send(&self.pace.stats));
                     if connection.writable && connection.send.is_some() {
                         self.runnable.push_back((index, Direction::Send));
                     }
@@ -301,9 +304,9 @@ impl Connection {
     }
 
     /// Sends this turn's share; the completion, if it ends.
-    fn run_send(&mut self) -> Option<Completion> {
+    fn run_send(&mut self, stats: &ShardStats) -> Option<Completion> {
         let (token, socket, mut sending) = self.send.take()?;
-        let result = match sending.push(&socket, SEND_TURN_BYTES_MAX) {
+        let result = match sending.push(&socket, SEND_TURN_BYTES_MAX, stats) {
             Ok(Progress::Done) => Ok(()),
             Err(error) => Err(error),
             Ok(progress) => {
@@ -343,12 +346,17 @@ impl Io for Posix {
     ) -> io::Result<()> {
         let held = completions.len();
         loop {
-            let rung = self.poll(self.timeout(deadline))?;
+            let mut timeout = self.timeout(deadline);
+            if timeout != Some(Duration::ZERO) && self.pace.spins() {
+                timeout = Some(Duration::ZERO);
+            }
+            let rung = self.poll(timeout)?;
             self.run(completions);
             self.accept(completions);
             completions.extend(self.syncer.completed.try_iter());
             let late = || deadline.is_some_and(|deadline| clock::mono() >= deadline);
             if rung || completions.len() > held || late() {
+                self.pace.end();
                 return Ok(());
             }
         }

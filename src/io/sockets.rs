@@ -6,12 +6,12 @@
 //! to one shard at a time.
 
 use super::{Accepted, Chunk, Socket, SocketKind, files};
-use crate::base::Mono;
+use crate::base::{Mono, ShardStats};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{Backlog, MsgFlags, Shutdown, listen, sendmsg};
+use nix::sys::socket::{Backlog, MsgFlags, Shutdown, listen, sendmsg, setsockopt, sockopt};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -67,6 +67,18 @@ impl Listener {
         listen(&socket, Backlog::new(BACKLOG)?)?;
         let local = socket.local_addr()?;
         Ok(Self { socket, local })
+    }
+
+    /// Gives the connections it will accept buffers of these sizes in bytes instead of those that
+    /// the system adapts. The kernel caps them (`net.core.rmem_max`, `net.core.wmem_max`).
+    pub fn set_buffers(&self, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {
+        if let Some(receive) = receive {
+            setsockopt(&self.socket, sockopt::RcvBuf, &receive)?;
+        }
+        if let Some(send) = send {
+            setsockopt(&self.socket, sockopt::SndBuf, &send)?;
+        }
+        Ok(())
     }
 
     /// Where it listens, with the port that was taken.
@@ -301,7 +313,12 @@ impl Sending {
 
     /// Sends by plain calls, without waiting, until done, blocked, or the turn's `share` of bytes
     /// is used up (bytes in memory go whole, as far as the socket takes them).
-    pub(super) fn push(&mut self, socket: &Socket, mut share: u64) -> io::Result<Progress> {
+    pub(super) fn push(
+        &mut self,
+        socket: &Socket,
+        mut share: u64,
+        stats: &ShardStats,
+    ) -> io::Result<Progress> {
         let fd = descriptor(socket);
         let _nonblocking = match self.is_memory() {
             true => None,
@@ -317,6 +334,10 @@ impl Sending {
             }
             match self.push_once(fd, share) {
                 Ok(sent) => {
+                    match self.chunks.front() {
+                        Some(Chunk::Extent(_)) => stats.bytes_sent_sendfile.add(sent),
+                        _ => stats.bytes_sent_copy.add(sent),
+                    }
                     self.advance(sent);
                     share = share.saturating_sub(sent);
                 }
@@ -429,16 +450,19 @@ mod tests {
             length: 9,
         };
         let mut sending = Sending::new(vec![Chunk::Extent(extent)]);
+        let stats = ShardStats::default();
         for (expected, progress) in [
             ("1234", Progress::Share),
             ("5678", Progress::Share),
             ("9", Progress::Done),
         ] {
-            assert_eq!(sending.push(&socket, 4).unwrap(), progress);
+            assert_eq!(sending.push(&socket, 4, &stats).unwrap(), progress);
             let mut received = [0; 10];
             let count = theirs.read(&mut received).unwrap();
             assert_eq!(received[..count], *expected.as_bytes());
         }
+        assert_eq!(stats.bytes_sent_sendfile.get(), 9);
+        assert_eq!(stats.bytes_sent_copy.get(), 0);
     }
 
     #[test]

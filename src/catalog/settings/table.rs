@@ -478,9 +478,23 @@ pub const TABLE: &[Setting] = &[
         "Milliseconds after its last write that a producer is forgotten.",
     ),
     broker(
+        &[start("socket.receive.buffer.bytes", 1)],
+        Kind::int(-1),
+        Some("-1"),
+        "Bytes of each connection's receive buffer; -1 lets the system adapt it. For links that are \
+         fast and far: bandwidth times round trip. Kafka's default is 102400.",
+    ),
+    broker(
         &[start("socket.request.max.bytes", 1)],
         Kind::int(1),
         Some("104857600"),
         "Largest request accepted, in bytes; a larger one closes the connection.",
+    ),
+    broker(
+        &[start("socket.send.buffer.bytes", 1)],
+        Kind::int(-1),
+        Some("-1"),
+        "Bytes of each connection's send buffer; -1 lets the system adapt it. As \
+         socket.receive.buffer.bytes, for consumers.",
     ),
 ];

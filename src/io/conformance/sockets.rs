@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io::Read;
 
-on_both!(
+on_each!(
     accepted_sockets_are_set_up,
     receive_appends_within_the_spare_capacity,
     receive_sees_the_end_and_the_reset,
@@ -291,11 +291,7 @@ fn shutdown_ends_pending_operations<I: Make>() {
 /// The limit of open files is the process's, so this runs in a process of its own.
 fn accepting_pauses_without_descriptors<I: Make>() {
     const CHILD: &str = "FOREBAY_TEST_DESCRIPTORS";
-    let backend = if std::any::type_name::<I>().ends_with("Ring") {
-        "ring"
-    } else {
-        "posix"
-    };
+    let backend = I::NAME;
     if std::env::var_os(CHILD).is_none() {
         let name =
             format!("io::conformance::sockets::{backend}::accepting_pauses_without_descriptors");

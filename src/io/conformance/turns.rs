@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-on_both!(
+on_each!(
     a_wait_ends_at_its_deadline,
     the_bell_ends_a_wait_of_any_thread,
     a_bell_rung_before_the_wait_is_not_lost,

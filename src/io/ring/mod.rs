@@ -14,6 +14,7 @@ mod setup;
 pub use setup::{Refused, probe};
 
 use super::files::{self, DataDir};
+use super::pace::Pace;
 use super::slab::Slab;
 use super::sockets::{
     self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
@@ -51,6 +52,8 @@ pub struct RingConfig {
     /// Slots of the submission queue, a power of two; more operations wait in memory. The
     /// completion queue has 16 times as many.
     pub entries: u32,
+    /// How it waits.
+    pub pace: Pace,
 }
 
 /// The io_uring back end of one shard. It cannot leave the thread that made it.
@@ -66,6 +69,7 @@ pub struct Ring {
     /// Where the kernel puts the eventfd's count.
     bell_count: Box<[u8; 8]>,
     data_dir: DataDir,
+    pace: Pace,
     /// Empty between waits, kept for its memory.
     finished: Vec<Finished>,
     overflow_reported: bool,
@@ -100,6 +104,7 @@ impl Ring {
             bell: Bell(Arc::new(BellKind::EventFd(bell))),
             bell_count: Box::new([0; 8]),
             data_dir: config.data_dir,
+            pace: config.pace,
             finished: Vec::new(),
             overflow_reported: false,
             thread_bound: PhantomData,
@@ -173,7 +178,7 @@ impl Ring {
             let Some((token, socket, mut sending)) = self.runnable.pop_front() else {
                 return;
             };
-            match sending.push(&socket, SEND_TURN_BYTES_MAX) {
+            match sending.push(&socket, SEND_TURN_BYTES_MAX, &self.pace.stats) {
                 Ok(Progress::Share) => self.runnable.push_back((token, socket, sending)),
                 Ok(Progress::Blocked) => {
                     self.start(token, Operation::AwaitRoom { socket, sending });
@@ -231,6 +236,7 @@ impl Ring {
                 message: _,
             } => match result {
                 Ok(count) => {
+                    self.pace.stats.bytes_sent_copy.add(count as u64);
                     sending.advance(count as u64);
                     if !sending.is_done() {
                         self.start_send(token, socket, sending);
@@ -331,14 +337,14 @@ impl Io for Ring {
             self.resume_accepts();
             self.push_sends(completions);
             let idle = completions.len() == held && self.runnable.is_empty();
-            let timeout = if idle {
-                self.timeout(deadline)
-            } else {
-                Some(Duration::ZERO)
+            let timeout = match idle && !self.pace.spins() {
+                true => self.timeout(deadline),
+                false => Some(Duration::ZERO),
             };
             self.queue.enter(timeout)?;
             let rung = self.harvest(completions);
             if rung || completions.len() > held || is_past(deadline) {
+                self.pace.end();
                 return Ok(());
             }
         }
