@@ -75,6 +75,11 @@ pub trait Dir {
     /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file.
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// True if reading at `position` would not wait for the device, as far as can be known.
+    fn is_cached(&mut self, _name: &str, _position: u64) -> bool {
+        true
+    }
+
     /// Writes all slices one after the other at `position`.
     fn write_at(&mut self, name: &str, position: u64, slices: &[io::IoSlice<'_>])
     -> io::Result<()>;

@@ -5,6 +5,7 @@
 //! Nothing here waits for the device but the calls that say so (`sync`, `sync_dir`, `replace`, and
 //! the durable creation, renaming and removal of directories).
 
+use super::cached;
 use crate::base::dir::{Dir, File, FileKind};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
@@ -230,6 +231,11 @@ impl Dir for FsDir {
         let file = self.file(name, "read")?;
         read_full(descriptor(&file), position, buffer)
             .map_err(|error| self.failed("read", name, error))
+    }
+
+    fn is_cached(&mut self, name: &str, position: u64) -> bool {
+        let file = self.file(name, "read");
+        file.is_ok_and(|file| cached::is_readable(descriptor(&file), position))
     }
 
     fn write_at(&mut self, name: &str, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {

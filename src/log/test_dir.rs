@@ -24,6 +24,8 @@ pub struct TestDir {
     fault: Option<(&'static str, String)>,
     /// Reads so far, with their bytes.
     pub reads: (u64, u64),
+    /// From this position of any file on, pages are not cached.
+    pub cold_from: Option<u64>,
     /// Room asked for: name, position, length.
     pub reserved: Vec<(String, u64, u64)>,
     /// Files cut so far, and to which length.
@@ -225,6 +227,10 @@ impl Dir for TestDir {
         write(&mut inode.contents, position as usize, &bytes);
         inode.changes.push(Change::Write(position as usize, bytes));
         Ok(())
+    }
+
+    fn is_cached(&mut self, _name: &str, position: u64) -> bool {
+        self.cold_from.is_none_or(|from| position < from)
     }
 
     fn reserve(&mut self, name: &str, position: u64, length: u64) {
