@@ -11,6 +11,7 @@ use forebay::wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
 use forebay::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
+use forebay::wire::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use forebay::wire::messages::fetch::FetchRequest;
 use forebay::wire::messages::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
@@ -332,6 +333,34 @@ impl Cluster {
             )),
             None => Ok(()),
         }
+    }
+
+    /// A setting of the first broker; `None` if it has no such setting.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn broker_setting(&self, name: &str) -> Result<Option<String>, Failure> {
+        let Some(node) = self.client.nodes().first().copied() else {
+            return Ok(None);
+        };
+        let resource = DescribeConfigsResource {
+            resource_type: BROKER_RESOURCE,
+            resource_name: node.to_string(),
+            configuration_keys: Some(vec![name.to_owned()]),
+        };
+        let request = DescribeConfigsRequest {
+            resources: vec![resource],
+            ..DescribeConfigsRequest::default()
+        };
+        let answer = self
+            .client
+            .send(Node::Id(node), request)
+            .await
+            .map_err(broker)?;
+        let mut settings = answer.results.into_iter().flat_map(|result| result.configs);
+        Ok(settings
+            .find(|setting| setting.name == name)
+            .and_then(|setting| setting.value))
     }
 
     /// Changes a setting of every broker.

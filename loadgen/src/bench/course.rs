@@ -17,6 +17,8 @@ use crate::run::stop_asked;
 
 /// What is on its way at the end has so much time to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// And so much if the user wants to see the end.
+const PATIENCE_INTERRUPTED: Duration = Duration::from_secs(1);
 
 /// The tasks of a load.
 pub type Tasks = JoinSet<Result<(), Failure>>;
@@ -114,7 +116,7 @@ pub async fn run(
             },
         }
     }
-    drain(&mut tasks).await?;
+    drain(&mut tasks, interrupted).await?;
     let end = last.or(first).unwrap_or_else(|| Reading::take(process));
     let begin = first.unwrap_or(end);
     Ok(Course {
@@ -131,15 +133,20 @@ pub async fn run(
 }
 
 /// Waits for what is still under way.
-async fn drain(tasks: &mut Tasks) -> Result<(), Failure> {
+async fn drain(tasks: &mut Tasks, interrupted: bool) -> Result<(), Failure> {
     let all = async {
         while let Some(ended) = tasks.join_next().await {
             finished(ended)?;
         }
         Ok(())
     };
-    match tokio::time::timeout(PATIENCE, all).await {
+    let patience = match interrupted {
+        true => PATIENCE_INTERRUPTED,
+        false => PATIENCE,
+    };
+    match tokio::time::timeout(patience, all).await {
         Ok(result) => result,
+        Err(_) if interrupted => Ok(()),
         Err(_) => Err(Failure::Broker(format!(
             "the broker still owes answers {} s after the end",
             PATIENCE.as_secs()
@@ -172,14 +179,16 @@ fn finished(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Resul
 }
 
 fn line(second: &Second) -> String {
+    let (counts, ms) = (&second.counts, |us: u64| us as f64 / 1e3);
     format!(
-        "{:>4.0} s  {:>9} requests/s  {:>10} records/s  {:>8.1} MB/s  p50 {:>8.3} ms  p99 {:>8.3} ms{}",
+        "{:>4.0} s  {:>7} requests/s  {:>9} records/s  {:>8.1} MB/s  p50 {:>8.3} ms  \
+         p99 {:>8.3} ms{}",
         second.at_s,
-        second.counts.requests,
-        second.counts.records,
-        second.counts.bytes as f64 / 1e6,
-        second.p50_us as f64 / 1e3,
-        second.p99_us as f64 / 1e3,
+        counts.requests,
+        counts.records,
+        counts.bytes as f64 / 1e6,
+        ms(second.p50_us),
+        ms(second.p99_us),
         if second.counted { "" } else { "  (warm-up)" },
     )
 }

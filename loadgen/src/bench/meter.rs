@@ -104,7 +104,7 @@ impl Meter {
 
     /// Ends the counted time earlier.
     pub fn end_at(&self, moment: Instant) {
-        self.until.set(moment.min(self.until.get()).max(self.from));
+        self.until.set(moment.min(self.until.get()));
     }
 
     /// Notes that `done` was done at `now`, which was meant to begin at `due`. It is counted by its
@@ -215,8 +215,14 @@ mod tests {
         let meter = Meter::new(start, Duration::from_secs(2), Duration::from_secs(10));
         meter.end_at(start + Duration::from_secs(5));
         assert_eq!(meter.until() - start, Duration::from_secs(5));
-        meter.end_at(start);
-        assert_eq!(meter.until(), meter.from(), "never before it began");
+        meter.end_at(start + Duration::from_secs(6));
+        assert_eq!(meter.until() - start, Duration::from_secs(5));
+        meter.done(
+            start + Duration::from_secs(5),
+            start + Duration::from_secs(6),
+            ONE,
+        );
+        assert_eq!((meter.counted().requests, meter.latencies().len()), (0, 0));
     }
 
     #[test]

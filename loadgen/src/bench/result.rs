@@ -43,6 +43,12 @@ impl Course {
         count as f64 / self.elapsed_s.max(1e-9)
     }
 
+    /// Of CPU seconds, the microseconds for one request; `None` without requests.
+    fn us_per_request(&self, cpu_s: f64) -> Option<f64> {
+        let requests = self.counts.requests;
+        (requests > 0).then(|| 1e6 * cpu_s / requests as f64)
+    }
+
     /// CPU seconds of the broker for 10^9 bytes, if they are known and there were some.
     pub fn cpu_s_per_gb(&self) -> Option<f64> {
         let gb = self.counts.bytes as f64 / 1e9;
@@ -94,25 +100,30 @@ fn figures(text: &mut String, course: &Course, latency_of: &str) {
             course.unsent
         );
     }
-    let share = |cpu_s: f64| 100.0 * cpu_s / course.elapsed_s.max(1e-9);
-    let _ = match (course.broker.cpu_s, course.cpu_s_per_gb()) {
-        (Some(cpu_s), Some(per_gb)) => writeln!(
+    let cost = |cpu_s: f64| {
+        let gb = (counts.bytes as f64 / 1e9).max(1e-9);
+        format!(
+            "{:.0} % of a core, {:.3} CPU-s/GB, {:.1} us per request",
+            100.0 * cpu_s / course.elapsed_s.max(1e-9),
+            cpu_s / gb,
+            course.us_per_request(cpu_s).unwrap_or_default(),
+        )
+    };
+    let broker = &course.broker;
+    let _ = match broker.cpu_s {
+        Some(cpu_s) => writeln!(
             text,
-            "  broker         {per_gb:.3} CPU-s/GB, {:.0} % of a core; resident {} MiB, at most {}",
-            share(cpu_s),
-            mib(course.broker.rss_bytes),
-            mib(course.broker.rss_bytes_max),
+            "  broker CPU     {}\n  broker memory  {} MiB, at most {}",
+            cost(cpu_s),
+            mib(broker.rss_bytes),
+            mib(broker.rss_bytes_max),
         ),
-        _ => writeln!(
+        None => writeln!(
             text,
-            "  broker         CPU time not known: name it with --broker-pid"
+            "  broker CPU     not known: name it with --broker-pid"
         ),
     };
-    let _ = writeln!(
-        text,
-        "  load           {:.0} % of a core",
-        share(course.load_cpu_s)
-    );
+    let _ = writeln!(text, "  load CPU       {}", cost(course.load_cpu_s));
 }
 
 fn mib(bytes: Option<u64>) -> String {
@@ -170,6 +181,10 @@ fn document(bench: &Bench, conditions: &Conditions, outcome: &Outcome) -> Value 
 
 fn course_value(course: &Course) -> Value {
     let counts = &course.counts;
+    let broker_us = course
+        .broker
+        .cpu_s
+        .and_then(|cpu_s| course.us_per_request(cpu_s));
     json!({
         "elapsed_s": course.elapsed_s,
         "requests": counts.requests,
@@ -183,10 +198,14 @@ fn course_value(course: &Course) -> Value {
         "broker": {
             "cpu_s": course.broker.cpu_s,
             "cpu_s_per_gb": course.cpu_s_per_gb(),
+            "cpu_us_per_request": broker_us,
             "rss_bytes": course.broker.rss_bytes,
             "rss_bytes_max": course.broker.rss_bytes_max,
         },
-        "load": { "cpu_s": course.load_cpu_s },
+        "load": {
+            "cpu_s": course.load_cpu_s,
+            "cpu_us_per_request": course.us_per_request(course.load_cpu_s),
+        },
         "seconds": course.seconds,
     })
 }

@@ -12,22 +12,24 @@ use super::result::Outcome;
 use super::session::Measuring;
 use crate::failure::Failure;
 
-/// forebay's broker setting; Kafka has none like it.
+/// forebay's broker setting.
 const SETTING: &str = "fetch.path";
-/// What it is by itself.
-const SETTING_DEFAULT: &str = "auto";
 
 /// Runs the turns.
 ///
 /// # Errors
-/// If the broker does not know a path, and those of [`consume::run`].
+/// If the broker has no such setting or does not know a path, and those of [`consume::run`].
 pub async fn run(measuring: &Measuring, args: &ZeroCopyArgs) -> Result<Outcome, Failure> {
+    // Kafka accepts settings that it does not know, and would be compared with itself.
+    let Some(before) = measuring.cluster.broker_setting(SETTING).await? else {
+        return Err(Failure::Broker(format!(
+            "the broker has no setting {SETTING}: zero-copy compares the fetch paths of forebay; \
+             use consume for others"
+        )));
+    };
     let topic = consume::filled(measuring, &args.consume).await?;
     let turns = turns(measuring, args, &topic).await;
-    let restored = measuring
-        .cluster
-        .set_of_brokers(SETTING, SETTING_DEFAULT)
-        .await;
+    let restored = measuring.cluster.set_of_brokers(SETTING, &before).await;
     let courses = turns?;
     restored?;
     let mut by_path: BTreeMap<&str, Vec<&Course>> = BTreeMap::new();
