@@ -54,8 +54,10 @@ pub async fn run(measuring: &Measuring, args: &ConnectionsArgs) -> Result<Outcom
     let (warm_up, duration) = measuring.times();
     let meter = Rc::new(Meter::new(Instant::now(), warm_up, duration));
     let course = course::run(measuring, &meter, produce::start(ready, &load, &meter)).await?;
+    let mut alive = 0;
     for (link, mut inbox) in idle {
         greet(&link, &mut inbox).await?;
+        alive += 1;
     }
     let per_s = args.idle as f64 / connect_s.max(1e-9);
     let each = bytes_each.map_or("not known".to_owned(), |bytes| format!("{bytes} B"));
@@ -68,6 +70,7 @@ pub async fn run(measuring: &Measuring, args: &ConnectionsArgs) -> Result<Outcom
             "  idle           opened at {per_s:.0}/s, resident memory for each: {each}"
         )],
         facts: json!({
+            "idle": alive,
             "connect_s": connect_s,
             "connects_per_s": per_s,
             "rss_bytes_per_idle": bytes_each,
