@@ -1,0 +1,62 @@
+"""The alternating rounds of one row: A, B, A, B, ..., after one of each that is not counted."""
+
+import os
+import statistics
+import time
+
+from . import machine
+
+
+class Bench:
+    """The running brokers and the client; what all rows share."""
+
+    def __init__(self, brokers, client, scale):
+        self.brokers, self.client, self.scale = brokers, client, scale
+        self.serial = 0
+
+    def next_name(self):
+        """A topic name that was not used before."""
+        self.serial += 1
+        return f"compare-{self.serial}"
+
+    def measure(self, broker, work):
+        """Runs `work`, and adds to its numbers who used the CPUs meanwhile."""
+        os.sync()
+        cpus = {broker.cpu, self.client.cpu}
+        own = {each.pid for each in self.brokers.values()}
+        cpu, others = machine.Cpu.of(broker.pid), sum(machine.Cpu.of(pid).total_s for pid in own)
+        busy, begun = machine.busy_s(cpus), time.monotonic()
+        numbers = work()
+        wall_s = time.monotonic() - begun
+        broker.check()
+        cpu = machine.Cpu.of(broker.pid).since(cpu)
+        others = sum(machine.Cpu.of(pid).total_s for pid in own) - others
+        strangers = machine.busy_s(cpus) - busy - others - self.client.cpu_s
+        numbers |= {
+            "broker_cpu_s": cpu.total_s,
+            "broker_system_s": cpu.system_s,
+            "broker_core": cpu.total_s / wall_s,
+            "client_core": self.client.cpu_s / wall_s,
+            "strangers_core": max(0.0, strangers / wall_s),
+        }
+        if "gb" in numbers:
+            numbers["cpu_s_per_gb"] = cpu.total_s / numbers["gb"]
+        return numbers
+
+
+def run(row, bench, count):
+    """All rounds of a row: for each contestant the list of its rounds' numbers."""
+    contestants = [each for each in row.contestants if each.broker in bench.brokers]
+    results = {each.name: [] for each in contestants}
+    for turn in range(count + 1):
+        for each in contestants:
+            numbers = row.run(bench, each)
+            if turn > 0:
+                results[each.name].append(numbers)
+    return results
+
+
+def medians(rounds):
+    """The median of every number over the rounds."""
+    names = rounds[0].keys()
+    return {name: statistics.median(each[name] for each in rounds) for name in names}
