@@ -16,7 +16,6 @@ mod protocol;
 mod ring;
 mod self_test;
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -58,14 +57,11 @@ fn main() -> io::Result<()> {
         true => None,
         false => Some(tempfile::tempfile_in(&args.dir)?),
     };
-    let bare = start(address, file, args.partitions)?;
-    bare.run()
-}
-
-/// Listens, and says where on standard output.
-fn start(address: SocketAddr, file: Option<File>, partitions: i32) -> io::Result<Bare> {
     let listener = TcpListener::bind(address)?;
-    let address = listener.local_addr()?;
-    writeln!(io::stdout(), "bare listens on {address}")?;
-    Bare::new(listener, file, Broker { address, partitions })
+    let broker = Broker {
+        address: listener.local_addr()?,
+        partitions: args.partitions,
+    };
+    writeln!(io::stdout(), "bare listens on {}", broker.address)?;
+    Bare::new(listener, file, broker)?.run()
 }

@@ -8,13 +8,10 @@ use std::net::SocketAddr;
 use bytes::{Buf, BufMut, Bytes};
 use forebay::base::ErrorCode;
 use forebay::wire::frame::{self, RequestHeader};
-use forebay::wire::messages::api_versions::{
-    ApiVersion, ApiVersionsRequest, ApiVersionsResponse,
-};
+use forebay::wire::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 use forebay::wire::messages::fetch::FetchRequest;
 use forebay::wire::messages::list_offsets::{
-    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
-    ListOffsetsTopicResponse,
+    ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopicResponse,
 };
 use forebay::wire::messages::metadata::{
     MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
@@ -228,7 +225,9 @@ fn body<R: Request>(mut reader: Reader, header: &RequestHeader) -> io::Result<R>
 }
 
 fn reply<R: Request>(header: &RequestHeader, response: &R::Response) -> Bytes {
-    let version = header.api_version.min(*<R::Response as Message>::VERSIONS.end());
+    let version = header
+        .api_version
+        .min(*<R::Response as Message>::VERSIONS.end());
     frame::encode_response(header.correlation_id, R::KEY, version, response)
         .bytes
         .freeze()

@@ -33,7 +33,11 @@ pub fn run() -> io::Result<()> {
     let mut found = vec![0; expected.len()];
     file.read_exact_at(&mut found, 0)?;
     assert!(found == expected, "the file does not hold what was written");
-    writeln!(io::stdout(), "bare: {} bytes written and answered", expected.len())
+    writeln!(
+        io::stdout(),
+        "bare: {} bytes written and answered",
+        expected.len()
+    )
 }
 
 fn start(file: File) -> io::Result<SocketAddr> {

@@ -60,3 +60,33 @@ def medians(rounds):
     """The median of every number over the rounds."""
     names = rounds[0].keys()
     return {name: statistics.median(each[name] for each in rounds) for name in names}
+
+
+def starts(bench, count):
+    """Starts every broker again, in turns, on its data, and takes the time to the first answer."""
+    results = {name: [] for name in bench.brokers if name in ("forebay", "kafka")}
+    for _ in range(count):
+        for name, numbers in results.items():
+            broker = bench.brokers[name]
+            broker.stop()
+            broker.start()
+            numbers.append({"start_ms": broker.started_ms})
+    return results
+
+
+def note_idle_memory(bench):
+    """Keeps what the brokers hold resident before any load, once they are at rest."""
+    time.sleep(2)
+    for broker in bench.brokers.values():
+        broker.rss_idle_mb = machine.rss_mb(broker.pid)
+
+
+def memory(bench):
+    """Resident memory before the load, and at most under it."""
+    return {
+        name: [{
+            "rss_idle_mb": broker.rss_idle_mb,
+            "rss_load_mb": machine.rss_mb(broker.pid, "VmHWM"),
+        }]
+        for name, broker in bench.brokers.items() if name in ("forebay", "kafka")
+    }
