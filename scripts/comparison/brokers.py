@@ -14,10 +14,12 @@ from pathlib import Path
 from . import Failure, machine
 
 STOP_S = 30
-# What bin/kafka-server-start.sh gives the JVM, but for the heap.
-JVM = ("-server -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 "
-       "-XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent "
-       "-Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn").split()
+JVM = ("-server -Xms1g -Xmx1g -Djava.awt.headless=true "
+       "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn").split()
+# Kafka's start script asks for this, but one CPU is served best by what the JVM chooses there.
+STOCK_COLLECTOR = ("-XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 "
+                   "-XX:+ExplicitGCInvokesConcurrent").split()
+COLLECTOR = ["-XX:+UseSerialGC"]
 
 
 class Broker:
@@ -121,17 +123,29 @@ class Forebay(Broker):
                 "--log-level", "warn", *self.flags]
 
 
+class ForebayPolling(Forebay):
+    """forebay that looks for work before it blocks: what busy-poll adds."""
+
+    name = "forebay-poll"
+    flags = ("--poll-us", "100")
+
+
 class Kafka(Broker):
-    """Apache Kafka, one KRaft node. Threads and buffers are the best found for one CPU."""
+    """Apache Kafka, one KRaft node. Threads, buffers and collector are the best found for one
+    CPU."""
 
     name = "kafka"
-    # Fewer threads than the defaults of 3 and 8 have less to switch between on one CPU.
-    settings = {
+    collector = COLLECTOR
+    # Fewer threads than the defaults of 3 and 8 have less to switch between on one CPU, and the
+    # system knows better buffers than 100 KiB.
+    tuned = {
         "num.network.threads": 1,
         "num.io.threads": 2,
-        # As the system tunes them, not 100 KiB.
         "socket.send.buffer.bytes": -1,
         "socket.receive.buffer.bytes": -1,
+    }
+    # What one node without a cluster needs, and deleted files at once.
+    settings = {
         "log.segment.delete.delay.ms": 0,
         "log.cleaner.enable": "false",
         "group.initial.rebalance.delay.ms": 0,
@@ -146,7 +160,7 @@ class Kafka(Broker):
         return [self.programs.java, *words]
 
     def command(self):
-        return self.java(*JVM, "-cp", self.programs.class_path, "kafka.Kafka",
+        return self.java(*JVM, *self.collector, "-cp", self.programs.class_path, "kafka.Kafka",
                          str(self.directory / "server.properties"))
 
     def prepare(self):
@@ -161,7 +175,7 @@ class Kafka(Broker):
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": self.directory / "data",
-        } | self.settings
+        } | self.settings | self.tuned
         properties = self.directory / "server.properties"
         properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         tool = self.java("-Xmx256m", "-cp", self.programs.class_path, "kafka.tools.StorageTool")
@@ -170,6 +184,13 @@ class Kafka(Broker):
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise Failure(f"Kafka does not format its directory: {done.stdout.strip()}")
+
+
+class StockKafka(Kafka):
+    """Apache Kafka with its own defaults, to see what the tuning is worth."""
+
+    collector = STOCK_COLLECTOR
+    tuned = {}
 
 
 class Bare(Broker):
@@ -185,8 +206,10 @@ class Bare(Broker):
     @contextmanager
     def topic(self, name, partitions, settings=()):
         yield name
-        # Only its end frees the file.
+        # Only its end frees the file. The kernel lets go of a ring's listener some time later, hence
+        # the other port.
         self.stop()
+        self.port = machine.free_port()
         self.start()
 
 
@@ -197,13 +220,13 @@ class Discard(Bare):
     flags = ("--discard",)
 
 
-KINDS = {kind.name: kind for kind in (Forebay, Kafka, Bare, Discard)}
+KINDS = {kind.name: kind for kind in (Forebay, ForebayPolling, Kafka, Bare, Discard)}
 
 
 @contextmanager
-def running(names, programs, directory, cpu):
+def running(kinds, programs, directory, cpu):
     """All these brokers, started, by name."""
-    brokers = {name: KINDS[name](programs, directory, cpu) for name in names}
+    brokers = {kind.name: kind(programs, directory, cpu) for kind in kinds}
     try:
         for broker in brokers.values():
             broker.start()

@@ -39,6 +39,12 @@ def programs(with_kafka):
     )
 
 
+def takes_flag(program, command, flag):
+    """Whether a program's command has a flag."""
+    done = subprocess.run([program, command, "--help"], stdout=subprocess.PIPE, text=True)
+    return flag in done.stdout
+
+
 def cargo(*targets):
     """Builds targets in release and returns their executables by name."""
     command = ["cargo", "build", "--release", *targets,

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import re
 import socket
 import struct
@@ -102,10 +103,16 @@ def rss_mb(pid, field="VmRSS"):
 
 
 def free_port():
-    """A TCP port of the loopback address that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A TCP port that nobody listens on, below those that connections get: a broker that starts
+    again must find it free."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for_metadata(port, process, patience_s=60):

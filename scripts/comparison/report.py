@@ -1,12 +1,13 @@
 """What a comparison is shown as: a table with verdicts for people, one JSON document for machines."""
 
 import json
-import statistics
+import sys
 
 UNITS = {
     "messages_per_s": ("{:,.0f}", "msg/s"),
     "mb_per_s": ("{:,.1f}", "MB/s"),
     "cpu_s_per_gb": ("{:.2f}", "CPU-s/GB"),
+    "cpu_us_per_request": ("{:.1f}", "CPU-us/request"),
     "mean_ms": ("{:.3f}", "mean ms"),
     "p50_ms": ("{:.3f}", "p50 ms"),
     "p99_ms": ("{:.3f}", "p99 ms"),
@@ -17,7 +18,7 @@ UNITS = {
     "rss_load_mb": ("{:,.1f}", "MB under load"),
 }
 # A CPU is as good as full from here on.
-FULL = 0.95
+FULL = 0.9
 # Work of others on the two CPUs above this makes the figures doubtful.
 STRANGERS_MAX = 0.05
 
@@ -44,8 +45,8 @@ def show(row, medians):
         for number in row.shown:
             form, unit = UNITS[number]
             text = f"{form.format(numbers[number])} {unit}"
-            if numbers is not first and number == row.shown[0] and numbers[number]:
-                text += f" (forebay: {first[number] / numbers[number]:.2f} x)"
+            if numbers is not first and number == row.shown[0]:
+                text += f" ({ratio(number, first[number], numbers[number])})"
             cells.append(text)
         print(f"  {name:14} {'   '.join(cells)}")
         if "broker_core" in numbers:
@@ -55,7 +56,14 @@ def show(row, medians):
         print(f"  {mark}  {each['target']}: {each['value']:.3g}")
     if any(not each["met"] for each in verdicts(row, medians)):
         print(f"           {limit(medians)}")
-    print(end="", flush=True)
+    sys.stdout.flush()
+
+
+def ratio(number, own, other):
+    """forebay's number in relation to another's, in the words of one who prefers forebay."""
+    if number.endswith("_per_s"):
+        return f"forebay: {own / other:.2f} times as much"
+    return f"forebay: {other / own:.2f} times less"
 
 
 def cpus(numbers):
@@ -73,15 +81,18 @@ def limit(medians):
     own = medians["forebay"]
     if "broker_core" not in own:
         return ""
-    if own["broker_core"] >= FULL - 0.05:
+    if own["broker_core"] >= FULL:
         text = "the broker's CPU is the limit"
-    elif own["client_core"] >= FULL - 0.05:
+    elif own["client_core"] >= FULL:
         text = "the client's CPU is the limit"
     else:
         text = "no CPU is full: waiting (for the disk, for each other) is the limit"
-    if "discard" in medians:
-        ratio = own["messages_per_s"] / medians["discard"]["messages_per_s"]
-        text += f"; this client reaches {1 / ratio:.2f} times this against a broker that does nothing"
+    for name, does in (("bare", "receives, appends and answers"), ("discard", "only answers")):
+        if name in medians:
+            other = medians[name]
+            text += (f"\n           a ring that {does}: "
+                     f"{other['messages_per_s'] / own['messages_per_s']:.2f} times as fast, with "
+                     f"{other['broker_cpu_s'] / max(own['broker_cpu_s'], 0.01):.2f} of the CPU time")
     return text
 
 
@@ -100,9 +111,3 @@ def write(path, document):
 def rounded(numbers):
     """Numbers with as many digits as mean something."""
     return {name: float(f"{value:.5g}") for name, value in numbers.items()}
-
-
-def spread(rounds, number):
-    """Highest over lowest of a number in all rounds, to see how steady it is."""
-    values = [each[number] for each in rounds if each.get(number)]
-    return max(values) / min(values) if values else statistics.nan

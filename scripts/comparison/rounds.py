@@ -1,4 +1,4 @@
-"""The alternating rounds of one row: A, B, A, B, ..., after one of each that is not counted."""
+"""The alternating rounds of one row: A, B, A, B, ..., the first perhaps not counted."""
 
 import os
 import statistics
@@ -41,6 +41,10 @@ class Bench:
         }
         if "gb" in numbers:
             numbers["cpu_s_per_gb"] = cpu.total_s / numbers["gb"]
+        else:
+            # loadgen's warm-up is in the CPU time and not in its numbers, at the same rate.
+            share = numbers["broker_core"] / numbers["messages_per_s"]
+            numbers["cpu_us_per_request"] = share * 1e6
         return numbers
 
 
@@ -48,10 +52,10 @@ def run(row, bench, count):
     """All rounds of a row: for each contestant the list of its rounds' numbers."""
     contestants = [each for each in row.contestants if each.broker in bench.brokers]
     results = {each.name: [] for each in contestants}
-    for turn in range(count + 1):
+    for turn in range(-row.warm_ups, count):
         for each in contestants:
             numbers = row.run(bench, each)
-            if turn > 0:
+            if turn >= 0:
                 results[each.name].append(numbers)
     return results
 
