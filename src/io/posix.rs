@@ -335,7 +335,10 @@ impl Io for Posix {
             }
             Op::Receive { socket, buffer } => self.submit_receive(token, socket, buffer),
             Op::Send { socket, chunks } => self.submit_send(token, socket, Sending::new(chunks)),
-            Op::Sync { file } => self.syncer.submit(token, file),
+            Op::Sync { file } => {
+                self.pace.worker_began();
+                self.syncer.submit(token, file);
+            }
         }
     }
 
@@ -353,7 +356,12 @@ impl Io for Posix {
             let rung = self.poll(timeout)?;
             self.run(completions);
             self.accept(completions);
-            completions.extend(self.syncer.completed.try_iter());
+            for completion in self.syncer.completed.try_iter() {
+                if matches!(completion.outcome, Outcome::Synced(_)) {
+                    self.pace.worker_ended();
+                }
+                completions.push(completion);
+            }
             let late = || deadline.is_some_and(|deadline| clock::mono() >= deadline);
             if rung || completions.len() > held || late() {
                 self.pace.end();

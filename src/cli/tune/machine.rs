@@ -83,6 +83,7 @@ impl Machine {
     /// Looks at the machine whose file tree begins at `root`, for a broker with this configuration.
     pub fn look(root: &Path, config: &Config) -> Self {
         let allowed = config::allowed_cpus();
+        let shards = config.shards.cpus.len();
         let read = |path: &str| read(root, path);
         let number = |path: &str| read(path)?.parse().ok();
         let cpus = "sys/devices/system/cpu";
@@ -96,7 +97,9 @@ impl Machine {
             numa_nodes: list_length(&read("sys/devices/system/node/online").unwrap_or_default()),
             governor: read(&governor),
             kernel: read("proc/sys/kernel/osrelease").and_then(|text| Kernel::parse(&text)),
-            ring_refused: ring::probe().err().map(|refused| refused.to_string()),
+            ring_refused: ring::probe(config.ring_entries, shards)
+                .err()
+                .map(|refused| refused.to_string()),
             memlock_bytes: limit(Resource::RLIMIT_MEMLOCK).0,
             files: limit(Resource::RLIMIT_NOFILE),
             congestion_control: read("proc/sys/net/ipv4/tcp_congestion_control"),
@@ -109,7 +112,7 @@ impl Machine {
                 &read("proc/self/mountinfo").unwrap_or_default(),
                 &existing(&config.data_dir),
             ),
-            shards: config.shards.cpus.len(),
+            shards,
             poll_us: config.poll.as_micros(),
             poll_refused: config.poll_refused,
             socket_buffers: config.socket_buffers(),

@@ -254,6 +254,7 @@ impl Ring {
                 Err(errno) => Outcome::Sent(Err(errno.into())),
             },
             Operation::Sync { file: _ } => {
+                self.pace.worker_ended();
                 Outcome::Synced(result.map(drop).map_err(io::Error::from))
             }
         };
@@ -323,7 +324,10 @@ impl Io for Ring {
             Op::Send { socket, chunks } => {
                 self.start_send(token, socket, Sending::new(chunks));
             }
-            Op::Sync { file } => self.start(token, Operation::Sync { file }),
+            Op::Sync { file } => {
+                self.pace.worker_began();
+                self.start(token, Operation::Sync { file });
+            }
         }
     }
 
