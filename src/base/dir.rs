@@ -64,6 +64,11 @@ pub trait Dir {
     fn write_at(&mut self, name: &str, position: u64, slices: &[io::IoSlice<'_>])
     -> io::Result<()>;
 
+    /// Asks for room on the device behind what is written, without changing the file's size: blocks
+    /// allocated in one piece make the writes into them cheaper. Best effort: where it cannot be
+    /// had, writes allocate as they go. What is not used is given back by [`Dir::truncate`].
+    fn reserve(&mut self, _name: &str, _position: u64, _length: u64) {}
+
     /// Puts a whole small file in place at once and durably: temporary file, sync, rename, sync of
     /// the directory. After a crash it holds either the old or the new contents.
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()>;

@@ -8,7 +8,7 @@
 use crate::base::dir::{Dir, File, FileKind};
 use bytes::BytesMut;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::sys::uio::{pread, pwritev};
 use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, unlinkat};
@@ -237,6 +237,19 @@ impl Dir for FsDir {
         let file = self.file(name, "write")?;
         write_file(descriptor(&file), position, slices)
             .map_err(|error| self.failed("write", name, error))
+    }
+
+    fn reserve(&mut self, name: &str, position: u64, length: u64) {
+        let range = offset(position).and_then(|start| Ok((start, offset(length)?)));
+        if let (Ok(file), Ok((start, length))) = (self.file(name, "reserve"), range) {
+            // A full disk or a file system that cannot do this will be heard of by the write.
+            let _ = fallocate(
+                descriptor(&file),
+                FallocateFlags::FALLOC_FL_KEEP_SIZE,
+                start,
+                length,
+            );
+        }
     }
 
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {

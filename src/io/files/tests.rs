@@ -260,3 +260,28 @@ fn only_directories_are_listed_as_such() {
     }
     assert_eq!(data.list_dirs().unwrap(), ["a-0", "a-1", "b-0"]);
 }
+
+#[test]
+fn reserved_room_is_no_part_of_the_file_and_is_given_back() {
+    use std::os::unix::fs::MetadataExt;
+    let (temp, data) = data();
+    let mut dir = data.open_dir("orders-0").unwrap();
+    let size = |temp: &TempDir| {
+        let metadata = std::fs::metadata(temp.path().join("orders-0/a")).unwrap();
+        (metadata.len(), metadata.blocks() * 512)
+    };
+    dir.create("a").unwrap();
+    write(&mut dir, "a", 0, &[1; 10]);
+    dir.reserve("a", 0, 1 << 20);
+    let (length, room) = size(&temp);
+    assert_eq!(length, 10);
+    if room < 1 << 20 {
+        return eprintln!("this file system reserves nothing");
+    }
+    write(&mut dir, "a", 10, &[2; 10]);
+    dir.truncate("a", 20).unwrap();
+    let (length, room) = size(&temp);
+    assert_eq!(length, 20);
+    assert!(room < 1 << 20, "{room} bytes are still taken");
+    dir.reserve("none", 0, 1);
+}
