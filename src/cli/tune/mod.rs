@@ -1,6 +1,6 @@
 //! `forebay tune`: looks at the machine as `serve` would find it, and says for each thing that
-//! matters whether it is fine, or which command changes it. It changes nothing, and needs no rights:
-//! what this user may not read is said to be unknown.
+//! matters whether it is fine, or which command changes it. It changes nothing, and needs no
+//! rights: what this user may not read is said to be unknown.
 //!
 //! [`machine`] gathers; the advice here is a pure function of it.
 
@@ -236,7 +236,10 @@ fn backlog(machine: &Machine) -> Finding {
         return finding("backlog", "unknown", None);
     };
     let advice = (max < BACKLOG).then(|| {
-        format!("many clients that connect at once are kept waiting: sudo sysctl -w net.core.somaxconn={BACKLOG}")
+        format!(
+            "many clients that connect at once are kept waiting: sudo sysctl -w \
+             net.core.somaxconn={BACKLOG}"
+        )
     });
     finding("backlog", format!("{max} connections may wait"), advice)
 }
@@ -276,17 +279,12 @@ fn filesystem(machine: &Machine) -> Finding {
     let Some(Mount { kind, options }) = &machine.mount else {
         return finding("filesystem", "unknown", None);
     };
-    let unsafe_options = ["nobarrier", "barrier=0"];
+    let mut options = options.split(',');
     let advice = match kind.as_str() {
-        _ if options
-            .split(',')
-            .any(|option| unsafe_options.contains(&option)) =>
-        {
-            Some(
-                "syncs do not reach the device, acks=all is not kept over a power cut: mount without \
+        _ if options.any(|option| matches!(option, "nobarrier" | "barrier=0")) => Some(
+            "syncs do not reach the device, and acks=all is lost by a power cut: mount without \
              nobarrier",
-            )
-        }
+        ),
         "ext4" | "xfs" => None,
         "tmpfs" | "ramfs" => {
             Some("records are gone after a restart: choose a --data-dir on a disk")
