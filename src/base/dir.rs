@@ -43,6 +43,21 @@ pub struct Extent {
     pub length: u64,
 }
 
+/// How an [`Extent`] travels to its socket (`fetch.path`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FetchPath {
+    /// `sendfile` for what is in the page cache; what is not is read first, by others than the
+    /// shard's thread.
+    #[default]
+    Auto,
+    /// `sendfile` for everything: a missing page makes the shard wait for the device.
+    Sendfile,
+    /// Through a pipe, filled by others than the shard's thread.
+    Splice,
+    /// Read into memory, and sent from there.
+    Copy,
+}
+
 /// The directory of one partition (or of the broker), by plain file names.
 ///
 /// Errors are those of the operating system; the implementation adds operation and file name to

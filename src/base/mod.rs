@@ -10,6 +10,7 @@ pub mod prng;
 pub mod stats;
 pub mod time;
 
+pub use dir::FetchPath;
 pub use error_code::ErrorCode;
 pub use ids::{ConnectionId, Epoch, NodeId, Offset, PartitionKey, ShardId, TopicId};
 pub use stats::ShardStats;

@@ -44,6 +44,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "COUNT")]
     pub ring_entries: Option<String>,
 
+    /// How records travel to clients: auto, sendfile, splice or copy; touch it to compare them
+    /// (short for --set fetch.path) [default: auto]
+    #[arg(long, value_name = "PATH")]
+    pub fetch: Option<String>,
+
     /// One port and node id per shard (those given, plus the shard's number), so that clients
     /// connect to the core that owns the partition; touch it if clients keep many shards busy and
     /// can reach all ports

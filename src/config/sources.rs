@@ -107,6 +107,9 @@ pub(super) fn gather(
         let (name, _, flag) = option(name).expect("every flag is an option");
         given.insert(name, (value, Origin::Flag(flag)));
     }
+    if let Some(path) = &args.fetch {
+        given.insert("fetch.path", (path.clone(), Origin::Flag("--fetch")));
+    }
     for assignment in &args.set {
         let Some((name, value)) = assignment.split_once('=') else {
             let sentence = format!("--set {assignment} has no value: write --set NAME=VALUE.");

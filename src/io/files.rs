@@ -6,7 +6,6 @@
 //! the durable creation, renaming and removal of directories).
 
 use crate::base::dir::{Dir, File, FileKind};
-use bytes::BytesMut;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
@@ -294,28 +293,6 @@ pub(super) fn descriptor(file: &File) -> BorrowedFd<'_> {
     match file.kind() {
         FileKind::Os(fd) => fd.as_fd(),
         FileKind::Simulated(_) => unreachable!("a simulated file reached the operating system"),
-    }
-}
-
-/// Appends exactly `length` bytes from `position` to `buffer`, or nothing and an error.
-pub(super) fn read_extent(
-    file: &File,
-    position: u64,
-    length: u64,
-    buffer: &mut BytesMut,
-) -> io::Result<()> {
-    let held = buffer.len();
-    let length = usize::try_from(length).map_err(|_| Errno::EINVAL)?;
-    buffer.resize(held + length, 0);
-    let result = read_full(descriptor(file), position, &mut buffer[held..]);
-    match result {
-        Ok(got) if got == length => Ok(()),
-        result => {
-            buffer.truncate(held);
-            Err(result
-                .err()
-                .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
-        }
     }
 }
 

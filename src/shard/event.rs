@@ -418,6 +418,7 @@ impl<I: Io> Shard<I> {
                 Op::Send {
                     socket: socket.clone(),
                     chunks,
+                    path: self.state.broker.fetch_path,
                 },
             );
         }

@@ -13,7 +13,7 @@ use super::{Life, Shard};
 use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
-use crate::base::{Offset, PartitionKey};
+use crate::base::{FetchPath, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use bytes::BytesMut;
 use std::io;
@@ -324,6 +324,7 @@ impl<I: Io> Shard<I> {
         let mut chunks = Vec::with_capacity(2 * head.gaps.len() + 1);
         let mut bytes = BytesMut::new();
         let mut position = 0;
+        let path = self.state.broker.fetch_path;
         for gap in &head.gaps {
             let before = rest.split_to(gap.position - position);
             position = gap.position;
@@ -332,9 +333,8 @@ impl<I: Io> Shard<I> {
                 false => bytes.extend_from_slice(&before),
             }
             let extent = extents[gap.tag as usize].clone();
-            if extent.length <= COPY_BYTES_MAX {
-                self.io.read(&extent, &mut bytes)?;
-            } else {
+            let tiny = extent.length <= COPY_BYTES_MAX && path == FetchPath::Auto;
+            if !tiny || !self.io.read(&extent, &mut bytes)? {
                 chunks.push(Chunk::Bytes(bytes.split().freeze()));
                 chunks.push(Chunk::Extent(extent));
             }

@@ -364,6 +364,14 @@ pub const TABLE: &[Setting] = &[
         "Most bytes that one fetch is answered with, whatever the client asks for.",
     ),
     broker(
+        &[dynamic("fetch.path")],
+        Kind::Word(&["auto", "sendfile", "splice", "copy"]),
+        Some("auto"),
+        "How records travel from file to socket. auto: sendfile from the page cache, and what is \
+         not there is read first without holding up the shard; sendfile, splice and copy do one \
+         thing always, to compare them. Ours; can also be given as --fetch.",
+    ),
+    broker(
         &[start("group.initial.rebalance.delay.ms", 1)],
         Kind::int(0),
         Some("3000"),

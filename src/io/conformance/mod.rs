@@ -99,6 +99,8 @@ struct Bench<I: Make> {
     /// Completions not asked for yet.
     early: Vec<Completion>,
     tokens: Token,
+    /// How extents of the next sends travel.
+    path: FetchPath,
     _data: TempDir,
 }
 
@@ -113,6 +115,7 @@ impl<I: Make> Bench<I> {
             address,
             early: Vec::new(),
             tokens: 0,
+            path: FetchPath::Auto,
             _data: data,
         }
     }
@@ -181,9 +184,11 @@ impl<I: Make> Bench<I> {
     }
 
     fn submit_send(&mut self, socket: &Socket, chunks: Vec<Chunk>) -> Token {
+        let path = self.path;
         self.submit(Op::Send {
             socket: socket.clone(),
             chunks,
+            path,
         })
     }
 
@@ -224,6 +229,22 @@ fn extent(file: &File, position: u64, length: u64) -> Chunk {
         position,
         length,
     })
+}
+
+/// Every way of an extent.
+const PATHS: [FetchPath; 4] = [
+    FetchPath::Auto,
+    FetchPath::Sendfile,
+    FetchPath::Splice,
+    FetchPath::Copy,
+];
+
+/// Writes the file's pages back and drops them, where the file system does that.
+fn forget_pages(file: &File) {
+    let fd = files::descriptor(file);
+    nix::unistd::fdatasync(fd).unwrap();
+    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    nix::fcntl::posix_fadvise(fd, 0, 0, advice).unwrap();
 }
 
 fn errno(error: &io::Error) -> nix::errno::Errno {

@@ -11,12 +11,12 @@ use std::{fmt, io};
 /// way, far more than one turn submits.
 const COMPLETIONS_PER_ENTRY: u32 = 16;
 
-/// Kernel threads per shard for what must block, which is fdatasync: few, because the device takes
+/// Kernel threads per shard for what must block, which is fdatasync (and splice from a file): few, because the device takes
 /// only so many flushes at once, and they share the shard's core.
 const BLOCKING_WORKERS_MAX: u32 = 4;
 
 /// Operations the back end uses.
-const OPCODES: [(u8, &str); 8] = [
+const OPCODES: [(u8, &str); 9] = [
     (opcode::Accept::CODE, "accept"),
     (opcode::AsyncCancel::CODE, "async cancel"),
     (opcode::Fsync::CODE, "fsync"),
@@ -25,6 +25,7 @@ const OPCODES: [(u8, &str); 8] = [
     (opcode::Recv::CODE, "recv"),
     (opcode::Send::CODE, "send"),
     (opcode::SendMsg::CODE, "sendmsg"),
+    (opcode::Splice::CODE, "splice"),
 ];
 
 /// Why this machine gives no ring. Its text names the error, the likely causes and what to do about
