@@ -96,7 +96,8 @@ impl Server {
             IoBackend::Uring => Choice::Uring,
             IoBackend::Posix => Choice::Posix,
         };
-        let backend = Backend::choose(choice).map_err(io::Error::other)?;
+        let backend = Backend::choose(choice, config.ring_entries, config.shards.cpus.len());
+        let backend = backend.map_err(io::Error::other)?;
         if let Backend::Posix {
             fallback: Some(refused),
         } = &backend
@@ -342,7 +343,14 @@ impl Seat {
 
     fn open_posix(&mut self) -> io::Result<Posix> {
         let data_dir = DataDir::open(&self.data_dir)?;
-        Posix::new(data_dir, self.listener.take(), self.pace())
+        Posix::new(data_dir, self.listener.take(), self.pace()).map_err(|error| {
+            let why = format!(
+                "shard {} cannot wait for sockets: {error}; raise the limit of open files (ulimit \
+                 -n; systemd: LimitNOFILE) or start fewer shards (--cores)",
+                self.shard.0
+            );
+            io::Error::new(error.kind(), why)
+        })
     }
 
     fn serve<I: Io>(&self, io: I, bells: &Receiver<Vec<Bell>>) -> io::Result<bool> {

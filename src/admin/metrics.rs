@@ -81,13 +81,17 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         name: "forebay_sent_bytes",
-        help: "Bytes sent, by the way they took: from memory, from the page cache, from the device",
+        help: "Bytes sent, by the way they took",
         series: &[
             (Some(("path", "copy")), Count(|s| s.bytes_sent_copy.get())),
             (Some(("path", "sendfile")), Count(|s| s.bytes_sent_sendfile.get())),
             (Some(("path", "splice")), Count(|s| s.bytes_sent_splice.get())),
-            (Some(("path", "cold")), Count(|s| s.bytes_sent_cold.get())),
         ],
+    },
+    Metric {
+        name: "forebay_cold_read_bytes",
+        help: "Bytes of answers that had to be read from the device before they were sent",
+        series: &[(None, Count(|s| s.bytes_sent_cold.get()))],
     },
     Metric {
         name: "forebay_syncs",

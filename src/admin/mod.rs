@@ -2,7 +2,7 @@
 //! shards and not pinned. It reads their counters and never asks them anything, so that whatever
 //! scrapes it costs the data plane nothing.
 //!
-//! Not owned: the counters, and what runs ([`crate::server`]).
+//! Not owned: the counters, and what runs (the server, which starts this).
 
 mod metrics;
 

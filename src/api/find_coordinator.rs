@@ -1,9 +1,9 @@
 //! FindCoordinator (key 10), versions 0-6: who coordinates a group. One node: always this one
-//! (with steering: the shard that owns the group's partition), once `__consumer_offsets` exists; the first group creates it.
+//! (with steering the shard that owns the group's partition), once `__consumer_offsets` exists;
+//! the first group creates it.
 //!
 //! Transactional ids get `TRANSACTIONAL_ID_AUTHORIZATION_FAILED` (see `init_producer_id`), share
-//! groups and
-//! unknown kinds `INVALID_REQUEST`.
+//! groups and unknown kinds `INVALID_REQUEST`.
 
 use super::job::{CatalogJob, Job};
 use super::metadata::node;

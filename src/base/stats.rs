@@ -57,7 +57,7 @@ pub struct ShardStats {
     pub bytes_sent_sendfile: Counter,
     /// Bytes sent by `splice`.
     pub bytes_sent_splice: Counter,
-    /// Bytes sent that had to be read from the device first.
+    /// Bytes of answers that were read from the device before they were sent, by any of those ways.
     pub bytes_sent_cold: Counter,
     /// Syncs started (`fdatasync` of one file).
     pub syncs: Counter,

@@ -9,6 +9,7 @@ use hyper::client::conn::http1;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -31,13 +32,13 @@ pub struct Stats {
     watch: bool,
 
     /// Seconds between two looks
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    interval: u64,
+    #[arg(long, value_name = "SECONDS", default_value = "1")]
+    interval: NonZeroU16,
 }
 
 /// Looks, waits, looks again and prints; forever with `--watch`.
 pub async fn run(command: Stats, output: &mut Output) -> Result<(), Failure> {
-    let interval = Duration::from_secs(command.interval);
+    let interval = Duration::from_secs(command.interval.get().into());
     let mut before = Look::take(&command.admin).await?;
     loop {
         tokio::time::sleep(interval).await;
@@ -157,7 +158,7 @@ const HEADER: [&str; 17] = [
     "copy-MB/s",
     "sendfile-MB/s",
     "splice-MB/s",
-    "cold-MB/s",
+    "cold-read-MB/s",
     "syncs/s",
     "acks/sync",
     "connections",
@@ -224,7 +225,7 @@ fn row(name: String, change: &Change<'_>) -> [String; HEADER.len()] {
         sent("copy"),
         sent("sendfile"),
         sent("splice"),
-        sent("cold"),
+        megabytes("forebay_cold_read_bytes", ""),
         rate("forebay_syncs", ""),
         per("forebay_acknowledged", "forebay_syncs"),
         format!("{:.0}", now("forebay_connections")),

@@ -107,7 +107,7 @@ impl Shards {
 
 /// The CPUs that this process may use, ascending; never empty. The kernel keeps them within the
 /// cgroup's cpuset.
-pub(super) fn allowed_cpus() -> Vec<usize> {
+pub fn allowed_cpus() -> Vec<usize> {
     let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
     let cpus = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
     let cpus: Vec<usize> = cpus.collect();
@@ -115,7 +115,7 @@ pub(super) fn allowed_cpus() -> Vec<usize> {
 }
 
 /// How many CPUs' worth of time the cgroups grant, if one of them sets a bound.
-pub(super) fn cgroup_quota() -> Option<f64> {
+pub fn cgroup_quota() -> Option<f64> {
     let memberships = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     quota_below(Path::new("/sys/fs/cgroup"), &memberships)
 }

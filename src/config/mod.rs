@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use args::ServeArgs;
-pub use cores::Shards;
+pub use cores::{Shards, allowed_cpus, cgroup_quota};
 pub use sources::Origin;
 
 use sources::{Given, OPTIONS};

@@ -235,6 +235,7 @@ impl Posix {
                     Sent::Completed(completion) => completions.push(completion),
                     Sent::Lacks(load) => {
                         let identity = connection.identity.clone();
+                        self.pace.worker_began();
                         self.worker.submit(Job::Load(index, identity, load));
                     }
                     Sent::Waits => {
@@ -251,8 +252,14 @@ impl Posix {
     fn take_done(&mut self, completions: &mut Vec<Completion>) {
         for done in self.worker.done.try_iter() {
             match done {
-                Done::Completed(completion) => completions.push(completion),
+                Done::Completed(completion) => {
+                    if matches!(completion.outcome, Outcome::Synced(_)) {
+                        self.pace.worker_ended();
+                    }
+                    completions.push(completion);
+                }
                 Done::Loaded(index, identity, target, result) => {
+                    self.pace.worker_ended();
                     let slot = self.connections.get_mut(index);
                     let connection = slot.and_then(Option::as_mut);
                     // The socket may be gone, and another one have its number.
@@ -409,7 +416,10 @@ impl Io for Posix {
                 chunks,
                 path,
             } => self.submit_send(token, socket, Sending::new(chunks, path)),
-            Op::Sync { file } => self.worker.submit(Job::Sync(token, file)),
+            Op::Sync { file } => {
+                self.pace.worker_began();
+                self.worker.submit(Job::Sync(token, file));
+            }
         }
     }
 

@@ -130,3 +130,56 @@ fn a_stop_ends_the_control_thread() {
     assert!(started.elapsed() < Duration::from_secs(8));
     assert!(TcpStream::connect(admin).is_err());
 }
+
+/// Runs `forebay` with these arguments.
+fn forebay(arguments: &[&str]) -> std::process::Output {
+    let binary = env!("CARGO_BIN_EXE_forebay");
+    std::process::Command::new(binary)
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn stats_prints_a_line_per_shard() {
+    let broker = broker();
+    let admin = broker.server().admin_address().unwrap().to_string();
+    let _held = broker.connect();
+    let output = forebay(&["stats", "--admin", &admin]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first: Vec<_> = text
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert_eq!(first.len(), 4, "{text}");
+    assert!(first[0].eq_ignore_ascii_case("shard"), "{text}");
+    assert_eq!(first[1..], ["0", "1", "all"], "{text}");
+}
+
+#[test]
+fn stats_without_a_broker_says_how_to_get_one() {
+    // Port 1 is nobody's.
+    let nobody = "127.0.0.1:1";
+    let output = forebay(&["stats", "--admin", nobody]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("start the broker with --admin-listen"),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 1, "{text}");
+}
+
+#[test]
+fn tune_works_here_and_touches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let output = forebay(&["tune", "--data-dir", data.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for topic in ["cores", "io_uring", "congestion", "filesystem"] {
+        assert!(text.lines().any(|line| line.starts_with(topic)), "{text}");
+    }
+    assert!(!data.exists());
+}

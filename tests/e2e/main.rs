@@ -5,6 +5,7 @@ mod admin;
 mod broker;
 mod clients;
 mod conversation;
+mod cores;
 mod hostile;
 mod restart;
 mod steering;

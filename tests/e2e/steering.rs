@@ -116,6 +116,22 @@ fn connections_stay_on_the_shard_they_dialled() {
     assert_eq!(connections.collect::<Vec<_>>(), [0, 3]);
 }
 
+#[test]
+fn without_steering_connections_go_to_the_least_loaded_shard() {
+    let broker = broker(false);
+    let request = DescribeClusterRequest {
+        endpoint_type: 1,
+        ..Default::default()
+    };
+    let mut held: Vec<Raw> = (0..6).map(|_| broker.connect()).collect();
+    for raw in &mut held {
+        raw.ask(1, &request);
+    }
+    let connections = broker.server().stats().iter();
+    let connections = connections.map(|stats| stats.connections.get());
+    assert_eq!(connections.collect::<Vec<_>>(), [3, 3]);
+}
+
 fn produce(broker: &Broker) {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", broker.address().to_string())

@@ -489,8 +489,8 @@ pub const TABLE: &[Setting] = &[
         &[start("socket.receive.buffer.bytes", 1)],
         Kind::int(-1),
         Some("-1"),
-        "Bytes of each connection's receive buffer; -1 lets the system adapt it. For links that are \
-         fast and far: bandwidth times round trip. Kafka's default is 102400.",
+        "Bytes of each connection's receive buffer; -1 lets the system adapt it. For links that \
+         are fast and far: bandwidth times round trip. Kafka's default is 102400.",
     ),
     broker(
         &[start("socket.request.max.bytes", 1)],

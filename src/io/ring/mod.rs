@@ -309,6 +309,7 @@ impl Ring {
                 Err(error) => Outcome::Sent(Err(error)),
             },
             Operation::Sync { file: _ } => {
+                self.pace.worker_ended();
                 Outcome::Synced(result.map(drop).map_err(io::Error::from))
             }
         };
@@ -380,7 +381,10 @@ impl Io for Ring {
                 chunks,
                 path,
             } => self.start_send(token, socket, Sending::new(chunks, path)),
-            Op::Sync { file } => self.start(token, Operation::Sync { file }),
+            Op::Sync { file } => {
+                self.pace.worker_began();
+                self.start(token, Operation::Sync { file });
+            }
         }
     }
 

@@ -99,9 +99,11 @@ impl std::error::Error for Refused {
     }
 }
 
-/// Asks whether this process can have rings: makes one as the shards will, and drops it.
-pub fn probe() -> Result<(), Refused> {
-    build(8).map(drop)
+/// Asks whether this process can have so many rings of so many entries: makes them as the shards
+/// will, and drops them.
+pub fn probe(entries: u32, rings: usize) -> Result<(), Refused> {
+    let rings: Result<Vec<_>, _> = (0..rings).map(|_| build(entries)).collect();
+    rings.map(drop)
 }
 
 /// A ring that belongs to the calling thread (SINGLE_ISSUER).
@@ -188,12 +190,12 @@ mod tests {
 
     #[test]
     fn a_blocked_ring_is_refused_with_cause_and_fix() {
-        probe().expect("io_uring is available to the tests");
+        probe(8, 1).expect("io_uring is available to the tests");
         let thread = std::thread::spawn(|| {
             block_io_uring(Errno::EPERM);
             (
-                Backend::choose(Choice::Auto),
-                Backend::choose(Choice::Uring),
+                Backend::choose(Choice::Auto, 8, 1),
+                Backend::choose(Choice::Uring, 8, 1),
             )
         });
         let (auto, uring) = thread.join().unwrap();
