@@ -7,7 +7,7 @@ use crate::base::placement::CONTROLLER;
 use crate::config::{Config, IoBackend};
 use crate::data_dir::OwnedDir;
 use crate::io::backend::{Backend, Choice};
-use crate::io::files::DataDir;
+use crate::io::files::{self, DataDir};
 use crate::io::posix::Posix;
 use crate::io::ring::{Ring, RingConfig};
 use crate::io::sockets::Listener;
@@ -74,6 +74,7 @@ struct Seat {
     shard: ShardId,
     cpu: Option<usize>,
     data_dir: PathBuf,
+    open_files_max: usize,
     listener: Option<Listener>,
     settings: Settings,
     uring: bool,
@@ -96,6 +97,7 @@ impl Server {
         {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
+        let open_files_max = open_files_max(config.shards.cpus.len());
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
         let listener = bind(config.listen)?;
         let address = listener.local_addr();
@@ -120,6 +122,7 @@ impl Server {
                 shard,
                 cpu: *cpu,
                 data_dir: config.data_dir.clone(),
+                open_files_max,
                 listener: listener.take_if(|_| shard == CONTROLLER),
                 settings: server.settings(config),
                 uring: matches!(server.backend, Backend::Uring),
@@ -274,7 +277,7 @@ impl Seat {
     }
 
     fn open_ring(&mut self) -> io::Result<Ring> {
-        let data_dir = DataDir::open(&self.data_dir)?;
+        let data_dir = self.open_data_dir()?;
         let listener = self.listener.take();
         let config = RingConfig {
             data_dir,
@@ -285,7 +288,12 @@ impl Seat {
     }
 
     fn open_posix(&mut self) -> io::Result<Posix> {
-        Posix::new(DataDir::open(&self.data_dir)?, self.listener.take())
+        Posix::new(self.open_data_dir()?, self.listener.take())
+    }
+
+    fn open_data_dir(&self) -> io::Result<DataDir> {
+        let dir = DataDir::open(&self.data_dir)?;
+        Ok(dir.with_open_files_max(self.open_files_max))
     }
 
     fn serve<I: Io>(&self, io: I, bells: &Receiver<Vec<Bell>>) -> io::Result<bool> {
@@ -309,6 +317,33 @@ impl Seat {
         }
     }
 }
+
+/// How many files each shard may keep open for its logs: half of what the process may have; the
+/// rest is for connections.
+fn open_files_max(shards: usize) -> usize {
+    let limit = match files::raise_open_files_limit() {
+        Ok((before, limit)) => {
+            if before < limit {
+                info!(
+                    before,
+                    limit, "raised the limit of open files (RLIMIT_NOFILE)"
+                );
+            }
+            limit
+        }
+        Err(error) => {
+            warn!(%error, "the limit of open files (RLIMIT_NOFILE) is unknown");
+            OPEN_FILES_MIN
+        }
+    };
+    (limit / 2 / shards.max(1) as u64).min(OPEN_FILES_MAX) as usize
+}
+
+/// What every system allows.
+const OPEN_FILES_MIN: u64 = 1024;
+
+/// More than this are not kept open by a shard, even where that is allowed.
+const OPEN_FILES_MAX: u64 = 16 * 1024;
 
 /// Submission slots per ring.
 const RING_ENTRIES: u32 = 1024;

@@ -371,7 +371,7 @@ impl Io for Posix {
     }
 
     fn open_dir(&mut self, name: &str) -> io::Result<Box<dyn Dir>> {
-        Ok(Box::new(self.data_dir.open_dir(name)?))
+        Ok(Box::new(self.data_dir.dir(name)?))
     }
 
     fn rename_dir(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -380,6 +380,14 @@ impl Io for Posix {
 
     fn remove_dir(&mut self, name: &str) -> io::Result<()> {
         self.data_dir.remove_dir(name)
+    }
+
+    fn sync_dirs(&mut self) -> io::Result<()> {
+        self.data_dir.sync()
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.data_dir.sync_all()
     }
 }
 
@@ -402,8 +410,7 @@ impl Syncer {
             .name("sync".to_owned())
             .spawn(move || {
                 for (token, file) in queue {
-                    let result = nix::unistd::fdatasync(files::descriptor(&file));
-                    let outcome = Outcome::Synced(result.map_err(io::Error::from));
+                    let outcome = Outcome::Synced(files::sync(&file));
                     // The receiver goes only after this thread was joined.
                     let _ = results.send(Completion { token, outcome });
                     ringer.ring();

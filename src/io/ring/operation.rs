@@ -24,7 +24,7 @@ pub(super) enum Operation {
     },
     /// Wait until the socket takes more of a send that is made by plain calls.
     AwaitRoom { socket: Socket, sending: Sending },
-    /// `fdatasync`.
+    /// `fdatasync`, `fsync` of a directory.
     Sync { file: File },
 }
 
@@ -81,7 +81,11 @@ impl Operation {
             }
             Operation::Sync { file } => {
                 let fd = Fd(files::descriptor(file).as_raw_fd());
-                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
+                let flags = match files::is_dir(file) {
+                    true => FsyncFlags::empty(),
+                    false => FsyncFlags::DATASYNC,
+                };
+                opcode::Fsync::new(fd).flags(flags).build()
             }
         }
     }
