@@ -86,6 +86,14 @@ impl TestDir {
         }
     }
 
+    /// Makes everything durable, as the shell does after closing all logs.
+    pub fn sync_all(&mut self) -> io::Result<()> {
+        for name in self.file_names() {
+            self.sync(&name)?;
+        }
+        self.sync_dir()
+    }
+
     /// What a file holds.
     pub fn contents(&self, name: &str) -> Vec<u8> {
         self.inodes[self.names[name]].contents.clone()
@@ -279,5 +287,9 @@ impl Dir for TestDir {
         self.name_changes.clear();
         self.durable_names = self.names.clone();
         Ok(())
+    }
+
+    fn names(&mut self) -> io::Result<Vec<File>> {
+        unreachable!("the tests use `sync_dir`")
     }
 }

@@ -249,14 +249,16 @@ fn epochs_answer_what_kafka_answers() {
         now: Now::default(),
         clean: true,
         leader_epoch: 3,
+        topic_id: TOPIC,
     };
     let mut report = Report::default();
     let mut log = Log::open(&mut dir, Config::default(), opening, &mut report).unwrap();
-    // Durable before the first batch of the epoch.
-    assert_eq!(dir.contents("leader-epoch-checkpoint"), b"0\n2\n0 0\n3 5\n");
     assert_eq!(log.leader_epoch(), 3);
     log.append(Now::default(), plain(2, -1), RELAXED).unwrap();
+    // Durable before the first batch of the epoch.
+    assert_eq!(dir.contents("leader-epoch-checkpoint"), b"0\n1\n0 0\n");
     log.write_queued(&mut dir, Now::default()).unwrap();
+    assert_eq!(dir.contents("leader-epoch-checkpoint"), b"0\n2\n0 0\n3 5\n");
     assert_eq!(log.end_offset_for_epoch(0), (0, 5));
     assert_eq!(log.end_offset_for_epoch(2), (0, 5));
     assert_eq!(log.end_offset_for_epoch(3), (3, 7));
