@@ -39,14 +39,14 @@ def verdicts(row, medians):
 def show(row, medians):
     """One row, for people."""
     print(f"\n{row.work}   ({row.driver})")
-    first = next(iter(medians.values()))
+    own = medians.get("forebay")
     for name, numbers in medians.items():
         cells = []
         for number in row.shown:
             form, unit = UNITS[number]
             text = f"{form.format(numbers[number])} {unit}"
-            if numbers is not first and number == row.shown[0]:
-                text += f" ({ratio(number, first[number], numbers[number])})"
+            if own and numbers is not own and number == row.shown[0]:
+                text += f" ({ratio(number, own[number], numbers[number])})"
             cells.append(text)
         print(f"  {name:14} {'   '.join(cells)}")
         if "broker_core" in numbers:
@@ -90,9 +90,10 @@ def limit(medians):
     for name, does in (("bare", "receives, appends and answers"), ("discard", "only answers")):
         if name in medians:
             other = medians[name]
-            text += (f"\n           a ring that {does}: "
-                     f"{other['messages_per_s'] / own['messages_per_s']:.2f} times as fast, with "
-                     f"{other['broker_cpu_s'] / max(own['broker_cpu_s'], 0.01):.2f} of the CPU time")
+            faster = other["messages_per_s"] / own["messages_per_s"]
+            cheaper = other["broker_core"] / own["broker_core"] / faster
+            text += (f"\n           a ring that {does}: {faster:.2f} times as fast, with "
+                     f"{cheaper:.2f} of the CPU time per message")
     return text
 
 
