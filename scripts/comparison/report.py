@@ -1,4 +1,4 @@
-"""What a comparison is shown as: a table with verdicts for people, one JSON document for machines."""
+"""What a comparison is shown as: a table with verdicts for people, JSON for machines."""
 
 import json
 import sys

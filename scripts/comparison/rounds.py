@@ -41,10 +41,6 @@ class Bench:
         }
         if "gb" in numbers:
             numbers["cpu_s_per_gb"] = cpu.total_s / numbers["gb"]
-        else:
-            # loadgen's warm-up is in the CPU time and not in its numbers, at the same rate.
-            share = numbers["broker_core"] / numbers["messages_per_s"]
-            numbers["cpu_us_per_request"] = share * 1e6
         return numbers
 
 

@@ -136,6 +136,8 @@ def of_loadgen(document):
     return {
         "seconds": result["elapsed_s"],
         "messages": result["records"],
+        # Of the counted time only.
+        "cpu_us_per_request": 1e6 * result["broker"]["cpu_s"] / max(result["requests"], 1),
         "messages_per_s": result["records_per_s"],
         "mb_per_s": result["mb_per_s"],
         "mean_ms": latency["mean"] / 1e3,
@@ -198,7 +200,8 @@ ROWS = (
         loadgen("produce", 10, "--rate", "50000", "--record-size", "1KiB", "--partitions", "4",
                 partitions=PARTITIONS),
         (FOREBAY_SYNCED, KAFKA_ALL),
-        (ours("p99_ms", at_most=10), ours("p999_ms", at_most=25)), (*LATENCIES, "unsent"), warm_ups=0),
+        (ours("p99_ms", at_most=10), ours("p999_ms", at_most=25)), (*LATENCIES, "unsent"),
+        warm_ups=0),
 )
 
 START = Row("start", "start to the first metadata answer", "a socket", None, (FOREBAY, KAFKA),
