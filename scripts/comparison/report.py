@@ -54,7 +54,7 @@ def show(row, medians):
     for each in verdicts(row, medians):
         mark = "reached" if each["met"] else "MISSED "
         print(f"  {mark}  {each['target']}: {each['value']:.3g}")
-    if any(not each["met"] for each in verdicts(row, medians)):
+    if "broker_core" in (own or {}) and any(not each["met"] for each in verdicts(row, medians)):
         print(f"           {limit(medians)}")
     sys.stdout.flush()
 
@@ -79,8 +79,6 @@ def cpus(numbers):
 def limit(medians):
     """Where the time goes, as far as CPU counters tell."""
     own = medians["forebay"]
-    if "broker_core" not in own:
-        return ""
     if own["broker_core"] >= FULL:
         text = "the broker's CPU is the limit"
     elif own["client_core"] >= FULL:
