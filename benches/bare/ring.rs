@@ -198,7 +198,7 @@ impl Bare {
 
     fn sent(&mut self, slot: usize, result: i32) -> io::Result<()> {
         let connection = self.connections[slot].as_mut().expect("it is in use");
-        // What cannot be sent is dropped; the receive that is under way tells that the peer is gone.
+        // What cannot be sent is dropped; the receive under way tells that the peer is gone.
         let bytes = checked(result).unwrap_or(usize::MAX);
         connection.sent = connection.sent.saturating_add(bytes);
         if connection.sent < connection.sending.len() {

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -19,6 +20,9 @@ use crate::ring::Bare;
 /// Smaller than a page, larger than a head, larger than a receive buffer and of no round size.
 const RECORD_BYTES: [usize; 5] = [1, 1024, 5000, 1_000_003, 1024];
 
+/// Longer than any answer takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Starts the ring on a thread of its own and writes to it.
 ///
 /// # Errors
@@ -27,6 +31,7 @@ pub fn run() -> io::Result<()> {
     let file = tempfile::tempfile()?;
     let address = start(file.try_clone()?)?;
     let mut client = Client(TcpStream::connect(address)?);
+    client.0.set_read_timeout(Some(PATIENCE))?;
     asks_first(&mut client, address)?;
     let expected = writes(&mut client)?;
     assert_eq!(file.metadata()?.len(), expected.len() as u64);
@@ -60,10 +65,6 @@ fn start(file: File) -> io::Result<SocketAddr> {
 }
 
 fn asks_first(client: &mut Client, address: SocketAddr) -> io::Result<()> {
-    client.send(7, 3, &ApiVersionsRequest::default())?;
-    let versions = client.receive::<ApiVersionsRequest>(7, 3)?;
-    let produce = versions.api_keys.iter().find(|row| row.api_key == 0);
-    assert_eq!(produce.map(|row| row.max_version), Some(PRODUCE_VERSION));
     let topic = MetadataRequestTopic {
         name: Some("t".to_owned()),
         ..Default::default()
@@ -72,7 +73,16 @@ fn asks_first(client: &mut Client, address: SocketAddr) -> io::Result<()> {
         topics: Some(vec![topic]),
         ..Default::default()
     };
-    client.send(8, 8, &request)?;
+    // The second request comes in two parts, one of them together with the first.
+    let mut both = encode(7, 3, &ApiVersionsRequest::default());
+    let first_bytes = both.len();
+    both.extend_from_slice(&encode(8, 8, &request));
+    let (early, late) = both.split_at(first_bytes + 9);
+    client.0.write_all(early)?;
+    let versions = client.receive::<ApiVersionsRequest>(7, 3)?;
+    let produce = versions.api_keys.iter().find(|row| row.api_key == 0);
+    assert_eq!(produce.map(|row| row.max_version), Some(PRODUCE_VERSION));
+    client.0.write_all(late)?;
     let metadata = client.receive::<MetadataRequest>(8, 8)?;
     assert_eq!(metadata.brokers[0].port, i32::from(address.port()));
     assert_eq!(metadata.topics[0].partitions.len(), 4);
@@ -115,9 +125,7 @@ struct Client(TcpStream);
 
 impl Client {
     fn send<R: Request>(&mut self, id: i32, version: i16, request: &R) -> io::Result<()> {
-        let client_id = Some(ByteString::from("self-test"));
-        let frame = frame::encode_request(id, version, client_id, request);
-        self.0.write_all(&frame.bytes)
+        self.0.write_all(&encode(id, version, request))
     }
 
     fn receive<R: Request>(&mut self, id: i32, version: i16) -> io::Result<R::Response> {
@@ -132,4 +140,11 @@ impl Client {
         assert_eq!(reader.remaining(), 0);
         Ok(response)
     }
+}
+
+fn encode<R: Request>(id: i32, version: i16, request: &R) -> Vec<u8> {
+    let client_id = Some(ByteString::from("self-test"));
+    frame::encode_request(id, version, client_id, request)
+        .bytes
+        .into()
 }

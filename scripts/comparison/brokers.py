@@ -206,8 +206,8 @@ class Bare(Broker):
     @contextmanager
     def topic(self, name, partitions, settings=()):
         yield name
-        # Only its end frees the file. The kernel lets go of a ring's listener some time later, hence
-        # the other port.
+        # Only its end frees the file. The kernel lets go of a ring's listener some time later,
+        # hence the other port.
         self.stop()
         self.port = machine.free_port()
         self.start()

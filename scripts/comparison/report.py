@@ -1,4 +1,4 @@
-"""What a comparison is shown as: a table with verdicts for people, one JSON document for machines."""
+"""What a comparison is shown as: a table with verdicts for people, JSON for machines."""
 
 import json
 import sys
@@ -39,14 +39,14 @@ def verdicts(row, medians):
 def show(row, medians):
     """One row, for people."""
     print(f"\n{row.work}   ({row.driver})")
-    first = next(iter(medians.values()))
+    own = medians.get("forebay")
     for name, numbers in medians.items():
         cells = []
         for number in row.shown:
             form, unit = UNITS[number]
             text = f"{form.format(numbers[number])} {unit}"
-            if numbers is not first and number == row.shown[0]:
-                text += f" ({ratio(number, first[number], numbers[number])})"
+            if own and numbers is not own and number == row.shown[0]:
+                text += f" ({ratio(number, own[number], numbers[number])})"
             cells.append(text)
         print(f"  {name:14} {'   '.join(cells)}")
         if "broker_core" in numbers:
@@ -54,7 +54,7 @@ def show(row, medians):
     for each in verdicts(row, medians):
         mark = "reached" if each["met"] else "MISSED "
         print(f"  {mark}  {each['target']}: {each['value']:.3g}")
-    if any(not each["met"] for each in verdicts(row, medians)):
+    if "broker_core" in (own or {}) and any(not each["met"] for each in verdicts(row, medians)):
         print(f"           {limit(medians)}")
     sys.stdout.flush()
 
@@ -79,8 +79,6 @@ def cpus(numbers):
 def limit(medians):
     """Where the time goes, as far as CPU counters tell."""
     own = medians["forebay"]
-    if "broker_core" not in own:
-        return ""
     if own["broker_core"] >= FULL:
         text = "the broker's CPU is the limit"
     elif own["client_core"] >= FULL:
@@ -90,9 +88,10 @@ def limit(medians):
     for name, does in (("bare", "receives, appends and answers"), ("discard", "only answers")):
         if name in medians:
             other = medians[name]
-            text += (f"\n           a ring that {does}: "
-                     f"{other['messages_per_s'] / own['messages_per_s']:.2f} times as fast, with "
-                     f"{other['broker_cpu_s'] / max(own['broker_cpu_s'], 0.01):.2f} of the CPU time")
+            faster = other["messages_per_s"] / own["messages_per_s"]
+            cheaper = other["broker_core"] / own["broker_core"] / faster
+            text += (f"\n           a ring that {does}: {faster:.2f} times as fast, with "
+                     f"{cheaper:.2f} of the CPU time per message")
     return text
 
 
