@@ -14,6 +14,9 @@ use crate::batch::{self, BatchError, Codec, Header, TimestampType};
 use bytes::Bytes;
 use std::io::{self, IoSlice};
 
+/// Batches that an empty queue keeps room for.
+const QUEUE_KEPT_MAX: usize = 4;
+
 /// What the next write does, in order.
 #[derive(Debug)]
 pub(super) enum Queued {
@@ -105,7 +108,7 @@ impl Log {
             return Ok(false);
         }
         self.prepare_files(dir)?;
-        let queue = std::mem::take(&mut self.queue);
+        let mut queue = std::mem::take(&mut self.queue);
         let bytes = std::mem::take(&mut self.queued_bytes);
         let written = self.marks.written();
         let mut at = self.segment_of(written.base_offset);
@@ -130,6 +133,11 @@ impl Log {
         let segment = &mut self.segments[at];
         write_slices(dir, segment, position, &mut slices, &self.config)?;
         self.marks.on_written(self.end(), bytes, now.mono);
+        queue.clear();
+        // Kept for its memory, unless a flood made it large.
+        if queue.capacity() <= QUEUE_KEPT_MAX {
+            self.queue = queue;
+        }
         Ok(true)
     }
 

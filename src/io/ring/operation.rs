@@ -67,15 +67,16 @@ impl Operation {
                 let (run, more) = sending.run();
                 // With WAITALL the kernel goes on by itself after a short send.
                 let flags = sending::send_flags(more) | libc::MSG_WAITALL;
-                let slices: Vec<_> = run.map(|bytes| iovec(bytes)).collect();
-                match slices[..] {
-                    [slice] => {
+                let mut slices = run.map(|bytes| iovec(bytes));
+                match (slices.next(), slices.next()) {
+                    (Some(slice), None) => {
                         let length = u32::try_from(slice.iov_len).unwrap_or(u32::MAX);
                         opcode::Send::new(raw(socket), slice.iov_base.cast(), length)
                             .flags(flags)
                             .build()
                     }
-                    _ => {
+                    (first, second) => {
+                        let slices = first.into_iter().chain(second).chain(slices).collect();
                         let message = message.insert(Message::new(slices));
                         opcode::SendMsg::new(raw(socket), &message.header)
                             .flags(flags as u32)

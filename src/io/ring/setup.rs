@@ -129,7 +129,22 @@ pub(super) fn build(entries: u32) -> Result<IoUring, Refused> {
     ring.submitter()
         .register_iowq_max_workers(&mut [BLOCKING_WORKERS_MAX, BLOCKING_WORKERS_MAX])
         .map_err(|error| Refused::new("io_uring_register", error))?;
+    pin_workers(&ring).map_err(|error| Refused::new("io_uring_register", error))?;
     Ok(ring)
+}
+
+/// Keeps the ring's kernel threads on the CPUs of the shard's thread, which they do not inherit:
+/// they would take turns with the shards of other CPUs.
+fn pin_workers(ring: &IoUring) -> io::Result<()> {
+    // SAFETY: the set is a bit field, for which zero is a value.
+    let mut cpus: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `cpus` is writable memory of that size; 0 is the calling thread.
+    let result = unsafe { libc::sched_getaffinity(0, size_of_val(&cpus), &mut cpus) };
+    match result {
+        0 => ring.submitter().register_iowq_aff(&cpus),
+        // More CPUs than the set has room for: such a machine has some to spare.
+        _ => Ok(()),
+    }
 }
 
 fn kernel_release() -> String {
