@@ -10,7 +10,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use forebay::base::dir::{Dir, File, FileKind};
 use forebay::base::prng::Prng;
-use forebay::base::{Mono, Now};
+use forebay::base::{Mono, Now, TopicId};
 use forebay::batch::{Builder, Codec};
 use forebay::log::{Config, Log, Opening, Origin, Report};
 
@@ -89,6 +89,10 @@ impl Dir for MemoryDir {
     fn sync_dir(&mut self) -> io::Result<()> {
         Ok(())
     }
+
+    fn names(&mut self) -> io::Result<Vec<File>> {
+        Ok(Vec::new())
+    }
 }
 
 /// Bytes of the log that is read: a segment of Kafka's default size, or little as a test, when
@@ -103,6 +107,7 @@ fn open(dir: &mut MemoryDir, config: Config) -> Log {
         now: NOW,
         clean: true,
         leader_epoch: 0,
+        topic_id: TopicId::ZERO,
     };
     Log::open(dir, config, opening, &mut Report::default()).expect("memory does not fail")
 }

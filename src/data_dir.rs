@@ -57,7 +57,7 @@ impl OwnedDir {
         let lock = lock(path)?;
         let mut files: Box<dyn Dir> = Box::new(
             DataDir::open(path)
-                .and_then(|dir| dir.files())
+                .map(|dir| dir.files())
                 .map_err(|e| explain("cannot be opened", e))?,
         );
         let names: Vec<_> = files.list()?.into_iter().map(|(name, _)| name).collect();

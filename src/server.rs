@@ -7,7 +7,7 @@ use crate::base::{ShardId, ShardStats};
 use crate::config::{Config, IoBackend};
 use crate::data_dir::OwnedDir;
 use crate::io::backend::{Backend, Choice};
-use crate::io::files::DataDir;
+use crate::io::files::{self, DataDir};
 use crate::io::pace::Pace;
 use crate::io::posix::Posix;
 use crate::io::ring::{Ring, RingConfig};
@@ -79,6 +79,7 @@ struct Seat {
     shard: ShardId,
     cpu: Option<usize>,
     data_dir: PathBuf,
+    open_files_max: usize,
     listener: Option<Listener>,
     settings: Settings,
     entries: u32,
@@ -105,6 +106,7 @@ impl Server {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
         let admin = config.admin_listen.map(admin::bind).transpose()?;
+        let open_files_max = open_files_max(config.shards.cpus.len());
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
         let cpus = &config.shards.cpus;
         let mut listeners = bind_all(config)?;
@@ -140,6 +142,7 @@ impl Server {
                 shard,
                 cpu: *cpu,
                 data_dir: config.data_dir.clone(),
+                open_files_max,
                 listener: listeners[index].take(),
                 settings: server.settings(config, shard),
                 entries: config.ring_entries,
@@ -330,7 +333,7 @@ impl Seat {
     }
 
     fn open_ring(&mut self) -> io::Result<Ring> {
-        let data_dir = DataDir::open(&self.data_dir)?;
+        let data_dir = self.open_data_dir()?;
         let listener = self.listener.take();
         let config = RingConfig {
             data_dir,
@@ -342,7 +345,7 @@ impl Seat {
     }
 
     fn open_posix(&mut self) -> io::Result<Posix> {
-        let data_dir = DataDir::open(&self.data_dir)?;
+        let data_dir = self.open_data_dir()?;
         Posix::new(data_dir, self.listener.take(), self.pace()).map_err(|error| {
             let why = format!(
                 "shard {} cannot wait for sockets: {error}; raise the limit of open files (ulimit \
@@ -351,6 +354,11 @@ impl Seat {
             );
             io::Error::new(error.kind(), why)
         })
+    }
+
+    fn open_data_dir(&self) -> io::Result<DataDir> {
+        let dir = DataDir::open(&self.data_dir)?;
+        Ok(dir.with_open_files_max(self.open_files_max))
     }
 
     fn serve<I: Io>(&self, io: I, bells: &Receiver<Vec<Bell>>) -> io::Result<bool> {
@@ -396,6 +404,33 @@ fn bind_all(config: &Config) -> io::Result<Vec<Option<Listener>>> {
     }
     Ok(listeners)
 }
+
+/// How many files each shard may keep open for its logs: half of what the process may have; the
+/// rest is for connections.
+fn open_files_max(shards: usize) -> usize {
+    let limit = match files::raise_open_files_limit() {
+        Ok((before, limit)) => {
+            if before < limit {
+                info!(
+                    before,
+                    limit, "raised the limit of open files (RLIMIT_NOFILE)"
+                );
+            }
+            limit
+        }
+        Err(error) => {
+            warn!(%error, "the limit of open files (RLIMIT_NOFILE) is unknown");
+            OPEN_FILES_MIN
+        }
+    };
+    (limit / 2 / shards.max(1) as u64).min(OPEN_FILES_MAX) as usize
+}
+
+/// What every system allows.
+const OPEN_FILES_MIN: u64 = 1024;
+
+/// More than this are not kept open by a shard, even where that is allowed.
+const OPEN_FILES_MAX: u64 = 16 * 1024;
 
 /// A broker that was killed a moment ago can hold its port until the kernel has ended its ring.
 fn bind(address: SocketAddr) -> io::Result<Listener> {

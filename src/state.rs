@@ -31,7 +31,7 @@ pub struct Partition {
     /// Its topic.
     pub topic: Arc<Topic>,
     /// What applies to the topic.
-    pub settings: TopicSettings,
+    pub settings: Arc<TopicSettings>,
     /// Its files.
     pub dir: Box<dyn Dir>,
     /// Its log.
@@ -217,7 +217,12 @@ impl ShardState {
 
 impl Partition {
     /// An open partition.
-    pub fn new(topic: Arc<Topic>, settings: TopicSettings, dir: Box<dyn Dir>, log: Log) -> Self {
+    pub fn new(
+        topic: Arc<Topic>,
+        settings: Arc<TopicSettings>,
+        dir: Box<dyn Dir>,
+        log: Log,
+    ) -> Self {
         let visible = log.high_watermark();
         Self {
             topic,

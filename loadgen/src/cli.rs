@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::transport::ClientIo;
 
 /// Load generator for Kafka-compatible brokers.
@@ -34,6 +35,10 @@ pub enum Command {
     ///
     /// Ends with 0 for PASS, 1 for FAIL, 2 if the sale could not be run, 130 after Ctrl-C.
     FlashSale(Box<FlashSale>),
+
+    /// What a broker can do.
+    #[command(flatten)]
+    Bench(Bench),
 }
 
 /// Arguments of the flash sale.
@@ -112,19 +117,20 @@ pub struct FlashSale {
 /// The arguments of `loadgen flash-sale ...`, the name of the program left out.
 ///
 /// # Errors
-/// If clap refuses them.
+/// If clap refuses them, or they are those of another scenario.
 pub fn parse<A: Into<OsString> + Clone>(
     args: impl IntoIterator<Item = A>,
 ) -> Result<FlashSale, clap::Error> {
     let args = args.into_iter().map(Into::into);
-    let Cli {
-        command: Command::FlashSale(args),
-    } = Cli::try_parse_from([OsString::from("loadgen")].into_iter().chain(args))?;
-    Ok(*args)
+    let cli = Cli::try_parse_from([OsString::from("loadgen")].into_iter().chain(args))?;
+    match cli.command {
+        Command::FlashSale(args) => Ok(*args),
+        Command::Bench(_) => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
+    }
 }
 
 /// "60s", "100ms", "2m", "1.5s".
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let refused = || format!("`{text}` is no time: write for instance 60s, 100ms or 2m");
     let unit_at = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -140,7 +146,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * factor).map_err(|_| refused())
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
+/// "name=value".
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is no setting: write name=value")),

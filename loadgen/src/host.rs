@@ -21,11 +21,13 @@ pub struct Host {
     pub db_filesystem: Option<String>,
     /// Type of the file system under the data of a broker inside the process.
     pub broker_filesystem: Option<String>,
+    /// Algorithm that new TCP connections use.
+    pub congestion_control: Option<String>,
 }
 
 impl Host {
     /// Looks at this machine; the paths are those of the database and of the broker's data.
-    pub fn look(db: &Path, broker_data: Option<&Path>) -> Self {
+    pub fn look(db: Option<&Path>, broker_data: Option<&Path>) -> Self {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let filesystem = |path: &Path| {
             let path = path.canonicalize().ok()?;
@@ -38,8 +40,9 @@ impl Host {
                 .ok()
                 .and_then(|text| cpu_model(&text)),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            db_filesystem: filesystem(db),
+            db_filesystem: db.and_then(filesystem),
             broker_filesystem: broker_data.and_then(filesystem),
+            congestion_control: read_line("/proc/sys/net/ipv4/tcp_congestion_control"),
         }
     }
 }
@@ -69,7 +72,7 @@ fn filesystem_of(mounts: &str, path: &Path) -> Option<String> {
 /// Whose CPU time and memory are the broker's.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BrokerProcess {
-    /// Threads of this process, named `shard-N`.
+    /// Threads of this process, named `shard-N`, with the kernel's workers for their rings.
     Shards,
     /// Another process on this machine.
     Process(u32),
@@ -82,9 +85,22 @@ pub enum BrokerProcess {
 pub struct Usage {
     /// CPU time of user and kernel, in seconds.
     pub cpu_s: Option<f64>,
+    /// Resident memory now; of the whole process, as below.
+    pub rss_bytes: Option<u64>,
     /// Largest resident memory so far; of the whole process, so with the load's if the broker is
     /// inside.
     pub rss_bytes_max: Option<u64>,
+}
+
+impl Usage {
+    /// What was used from this moment to another; the memory is that of the later one.
+    pub fn until(self, later: Usage) -> Usage {
+        let cpu_s = later.cpu_s.zip(self.cpu_s);
+        Usage {
+            cpu_s: cpu_s.map(|(later, earlier)| later - earlier),
+            ..later
+        }
+    }
 }
 
 impl BrokerProcess {
@@ -108,16 +124,22 @@ impl BrokerProcess {
     /// What it has used so far.
     pub fn usage(&self) -> Usage {
         match self {
-            Self::Shards => Usage {
-                cpu_s: cpu_of_threads("/proc/self/task".as_ref(), "shard-"),
-                rss_bytes_max: rss_max("/proc/self/status".as_ref()),
-            },
+            Self::Shards => {
+                let status = "/proc/self/status".as_ref();
+                Usage {
+                    cpu_s: cpu_of_shards("/proc/self/task".as_ref()),
+                    rss_bytes: memory(status, "VmRSS:"),
+                    rss_bytes_max: memory(status, "VmHWM:"),
+                }
+            }
             Self::Process(pid) => {
                 let folder = PathBuf::from(format!("/proc/{pid}"));
                 let stat = fs::read_to_string(folder.join("stat")).ok();
+                let status = folder.join("status");
                 Usage {
                     cpu_s: stat.and_then(|stat| cpu_s(&stat)),
-                    rss_bytes_max: rss_max(&folder.join("status")),
+                    rss_bytes: memory(&status, "VmRSS:"),
+                    rss_bytes_max: memory(&status, "VmHWM:"),
                 }
             }
             Self::Unknown => Usage::default(),
@@ -166,15 +188,30 @@ fn listening_inode(line: &str, port: u16) -> Option<String> {
     (local_port == port && *state == LISTEN).then(|| (*inode).to_owned())
 }
 
-/// CPU seconds of the threads whose name begins with `prefix`; `None` if there is none.
-fn cpu_of_threads(folder: &Path, prefix: &str) -> Option<f64> {
+/// CPU seconds of the shards and of the kernel's workers that do what their rings could not do at
+/// once; `None` if there is no shard.
+fn cpu_of_shards(folder: &Path) -> Option<f64> {
     let threads = fs::read_dir(folder).ok()?.flatten();
-    let of_prefix = threads.filter_map(|thread| {
-        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
-        let name = stat.split_once('(')?.1.rsplit_once(')')?.0;
-        name.starts_with(prefix).then(|| cpu_s(&stat)).flatten()
-    });
-    of_prefix.fold(None, |sum, cpu| Some(sum.unwrap_or(0.0) + cpu))
+    let all: Vec<(String, String, f64)> = threads
+        .filter_map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+            let (id, rest) = stat.split_once(" (")?;
+            let name = rest.rsplit_once(')')?.0.to_owned();
+            Some((id.to_owned(), name, cpu_s(&stat)?))
+        })
+        .collect();
+    let is_shard = |name: &str| name.starts_with("shard-");
+    let shards: BTreeSet<&str> = all
+        .iter()
+        .filter(|(_, name, _)| is_shard(name))
+        .map(|(id, ..)| id.as_str())
+        .collect();
+    let of_broker = |name: &str| {
+        let owner = name.strip_prefix("iou-wrk-");
+        is_shard(name) || owner.is_some_and(|owner| shards.contains(owner))
+    };
+    let broker = all.iter().filter(|(_, name, _)| of_broker(name));
+    (!shards.is_empty()).then(|| broker.map(|(.., cpu_s)| cpu_s).sum())
 }
 
 /// User and kernel time of a `stat` file, see proc_pid_stat(5).
@@ -188,10 +225,10 @@ fn cpu_s(stat: &str) -> Option<f64> {
     Some((ticks(14)? + ticks(15)?) / per_s as f64)
 }
 
-/// The high-water mark of resident memory in a `status` file.
-fn rss_max(status: &Path) -> Option<u64> {
+/// A line of a `status` file, in bytes.
+fn memory(status: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(status).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -217,7 +254,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_described() {
-        let host = Host::look(Path::new("/proc/self"), None);
+        let host = Host::look(Some(Path::new("/proc/self")), None);
         assert!(host.kernel.unwrap().starts_with("Linux "));
         assert_eq!(host.db_filesystem.as_deref(), Some("proc"));
         assert!(host.cores > 0);

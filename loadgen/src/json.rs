@@ -24,7 +24,15 @@ pub fn prepare(path: &Path) -> Result<(), Failure> {
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, measured: &Measured, verdict: Option<&Verdict>) -> Result<(), Failure> {
-    let text = format!("{}\n", document(measured, verdict));
+    write_value(path, &document(measured, verdict))
+}
+
+/// Writes any document to `path`.
+///
+/// # Errors
+/// If the file cannot be written.
+pub(crate) fn write_value(path: &Path, document: &Value) -> Result<(), Failure> {
+    let text = format!("{document}\n");
     std::fs::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
@@ -87,7 +95,7 @@ fn document(measured: &Measured, verdict: Option<&Verdict>) -> Value {
 }
 
 /// The usual percentiles and all buckets as pairs of value and count.
-fn histogram(histogram: &Histogram<u64>) -> Value {
+pub(crate) fn histogram(histogram: &Histogram<u64>) -> Value {
     let buckets: Vec<_> = histogram
         .iter_recorded()
         .map(|bucket| [bucket.value_iterated_to(), bucket.count_at_value()])

@@ -263,7 +263,8 @@ impl Kafka {
     }
 }
 
-fn broker(error: ClientError) -> Failure {
+/// In the client's own words.
+pub(crate) fn broker(error: ClientError) -> Failure {
     Failure::Broker(error.to_string())
 }
 

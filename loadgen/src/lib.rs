@@ -17,6 +17,7 @@
 //!
 //! Everything but the database's thread runs on one thread. Times are those of one [`clock`].
 
+pub mod bench;
 pub mod broker;
 pub mod cli;
 pub mod clock;

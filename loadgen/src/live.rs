@@ -32,6 +32,11 @@ impl Live {
         self.line(&direct_line(second));
     }
 
+    /// Shows a line of progress.
+    pub fn show(&mut self, text: &str) {
+        self.line(text);
+    }
+
     /// Leaves the line that is being rewritten.
     pub fn end(&mut self) {
         if self.terminal {

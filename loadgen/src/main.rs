@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use loadgen::cli::{Cli, Command};
 use loadgen::failure::Failure;
-use loadgen::run;
+use loadgen::{bench, run};
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
@@ -13,8 +13,11 @@ fn main() -> ExitCode {
         .with_env_filter(filter.unwrap_or_else(|_| "warn".into()))
         .with_writer(std::io::stderr)
         .init();
-    let Command::FlashSale(args) = Cli::parse().command;
-    match run::flash_sale(*args) {
+    let ended = match Cli::parse().command {
+        Command::FlashSale(args) => run::flash_sale(*args),
+        Command::Bench(bench) => bench::run(bench).map(|complete| complete.then_some(true)),
+    };
+    match ended {
         Ok(Some(true)) => ExitCode::SUCCESS,
         Ok(Some(false)) => ExitCode::from(1),
         Ok(None) => ExitCode::from(Failure::Interrupted.exit_code()),

@@ -232,6 +232,7 @@ pub(crate) mod tests {
                 cores: 2,
                 db_filesystem: Some("ext4".to_owned()),
                 broker_filesystem: None,
+                congestion_control: None,
             },
             ended: Ended {
                 outcome,

@@ -92,14 +92,14 @@ pub fn flash_sale(args: FlashSale) -> Result<Option<bool>, Failure> {
         .clone()
         .unwrap_or_else(|| folder.path().to_owned());
     let measured = Measured {
-        host: Host::look(&db, broker.as_ref().map(InProcess::data_dir)),
+        host: Host::look(Some(&db), broker.as_ref().map(InProcess::data_dir)),
         facts: facts(&settings, &ended)?,
         settings,
         bootstrap,
         transport: runtime.transport(),
         ended,
         broker_process,
-        usage: between(before, after),
+        usage: before.until(after),
         direct,
     };
     let verdict = (!measured.ended.interrupted).then(|| judge(&measured.facts));
@@ -126,15 +126,6 @@ fn broker(settings: &Settings, folder: &Path) -> Result<(Option<InProcess>, Stri
             let bootstrap = broker.bootstrap();
             Ok((Some(broker), bootstrap))
         }
-    }
-}
-
-/// What was used from one moment to another; the memory is that of the whole time before.
-fn between(before: Usage, after: Usage) -> Usage {
-    let cpu_s = after.cpu_s.zip(before.cpu_s);
-    Usage {
-        cpu_s: cpu_s.map(|(after, before)| after - before),
-        ..after
     }
 }
 
@@ -218,7 +209,7 @@ fn facts(settings: &Settings, ended: &Ended) -> Result<Facts, Failure> {
 }
 
 /// Resolves when the user or the system asks the process to stop.
-fn stop_asked() -> impl Future<Output = ()> {
+pub(crate) fn stop_asked() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     async {
         let terminate = async {

@@ -51,7 +51,12 @@ impl Runtime {
         if wish == ClientIo::Tokio {
             return Ok((Self::on_epoll()?, None));
         }
-        match tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)) {
+        let mut ring = tokio_uring::uring_builder();
+        // One thread, which looks for completions when it has nothing else to do.
+        ring.setup_coop_taskrun();
+        let mut builder = tokio_uring::builder();
+        builder.entries(RING_ENTRIES).uring_builder(&ring);
+        match tokio_uring::Runtime::new(&builder) {
             Ok(runtime) => Ok((Self::Uring(runtime), None)),
             Err(error) if wish == ClientIo::Auto => {
                 let word = format!("the load runs on epoll, as io_uring is not to be had: {error}");

@@ -16,8 +16,12 @@ pub struct File(Arc<FileKind>);
 pub enum FileKind {
     /// A descriptor of the operating system.
     Os(OwnedFd),
+    /// The same of a directory: a sync makes names durable, not contents.
+    OsDir(OwnedFd),
     /// An inode of the simulated disk.
     Simulated(u64),
+    /// A directory of the simulated disk.
+    SimulatedDir(usize),
 }
 
 impl File {
@@ -58,7 +62,8 @@ pub enum FetchPath {
     Copy,
 }
 
-/// The directory of one partition (or of the broker), by plain file names.
+/// The directory of one partition (or of the broker), by plain file names. It need not exist: then
+/// it has no files, and the first one that is created creates it.
 ///
 /// Errors are those of the operating system; the implementation adds operation and file name to
 /// their text, so that callers can pass them on as they are.
@@ -74,6 +79,11 @@ pub trait Dir {
 
     /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file.
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// True if reading at `position` would not wait for the device, as far as can be known.
+    fn is_cached(&mut self, _name: &str, _position: u64) -> bool {
+        true
+    }
 
     /// Writes all slices one after the other at `position`.
     fn write_at(&mut self, name: &str, position: u64, slices: &[io::IoSlice<'_>])
@@ -98,6 +108,9 @@ pub trait Dir {
     /// shutdown; the running log syncs through the ring.
     fn sync(&mut self, name: &str) -> io::Result<()>;
 
-    /// Makes created, renamed and removed names durable.
+    /// Makes created, renamed and removed names durable, and the directory's own.
     fn sync_dir(&mut self) -> io::Result<()>;
+
+    /// What to sync through the ring for the same effect as [`Dir::sync_dir`].
+    fn names(&mut self) -> io::Result<Vec<File>>;
 }

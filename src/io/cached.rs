@@ -102,7 +102,7 @@ fn cached_pages(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Option<u64> {
 }
 
 /// True if the byte at `position` can be read at once, or if there is no way to know.
-fn is_readable(fd: BorrowedFd<'_>, position: u64) -> bool {
+pub(super) fn is_readable(fd: BorrowedFd<'_>, position: u64) -> bool {
     read_now(fd, position, &mut [0]) != Err(Errno::EAGAIN)
 }
 

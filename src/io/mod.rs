@@ -94,9 +94,9 @@ pub enum Op {
         path: FetchPath,
     },
     /// Wait until everything written to the file before this call is on stable storage
-    /// (`fdatasync`).
+    /// (`fdatasync`); of a directory, all names in it (`fsync`).
     Sync {
-        /// The file.
+        /// The file, or what [`Dir::names`] gave.
         file: File,
     },
 }
@@ -190,12 +190,18 @@ pub trait Io {
     /// The names of all directories in the data directory, sorted.
     fn list_dirs(&mut self) -> io::Result<Vec<String>>;
 
-    /// Opens a directory of the data directory, creating it durably if it is missing.
+    /// A directory of the data directory, by its name, whether it exists or not.
     fn open_dir(&mut self, name: &str) -> io::Result<Box<dyn Dir>>;
 
-    /// Renames a directory durably.
+    /// Renames a directory; durable after [`Io::sync_dirs`].
     fn rename_dir(&mut self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a directory and all files in it.
+    /// Removes a directory and all files in it; durable after [`Io::sync_dirs`].
     fn remove_dir(&mut self, name: &str) -> io::Result<()>;
+
+    /// Makes renamed and removed directories durable.
+    fn sync_dirs(&mut self) -> io::Result<()>;
+
+    /// Makes everything in the data directory durable, contents and names (`syncfs`).
+    fn sync_all(&mut self) -> io::Result<()>;
 }

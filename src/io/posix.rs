@@ -463,7 +463,7 @@ impl Io for Posix {
     }
 
     fn open_dir(&mut self, name: &str) -> io::Result<Box<dyn Dir>> {
-        Ok(Box::new(self.data_dir.open_dir(name)?))
+        Ok(Box::new(self.data_dir.dir(name)?))
     }
 
     fn rename_dir(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -472,6 +472,14 @@ impl Io for Posix {
 
     fn remove_dir(&mut self, name: &str) -> io::Result<()> {
         self.data_dir.remove_dir(name)
+    }
+
+    fn sync_dirs(&mut self) -> io::Result<()> {
+        self.data_dir.sync()
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.data_dir.sync_all()
     }
 }
 
@@ -541,8 +549,7 @@ impl Job {
     fn run(self) -> Done {
         match self {
             Job::Sync(token, file) => {
-                let result = nix::unistd::fdatasync(files::descriptor(&file));
-                let outcome = Outcome::Synced(result.map_err(io::Error::from));
+                let outcome = Outcome::Synced(files::sync(&file));
                 Done::Completed(Completion { token, outcome })
             }
             Job::Load(index, identity, Load { extent, mut target }) => {

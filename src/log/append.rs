@@ -3,10 +3,10 @@
 //! segment is full, so that producer snapshots hold exactly what lies before them.
 
 use super::config::DECOMPRESSED_BYTES_MAX;
-use super::files::{SNAPSHOT_SUFFIX, file_name, put_file};
+use super::files::{METADATA_FILE, SNAPSHOT_SUFFIX, file_name, put_file};
 use super::segment::{RELATIVE_MAX, Segment};
 use super::watermarks::Place;
-use super::{AppendError, Appended, Config, Log, Origin, snapshot};
+use super::{AppendError, Appended, Config, Log, Origin, Presence, snapshot};
 use crate::base::dir::Dir;
 use crate::base::limits::BATCH_HEADER_BYTES;
 use crate::base::{Now, Offset};
@@ -104,6 +104,7 @@ impl Log {
         if self.queue.is_empty() || self.poisoned.is_some() {
             return Ok(false);
         }
+        self.prepare_files(dir)?;
         let queue = std::mem::take(&mut self.queue);
         let bytes = std::mem::take(&mut self.queued_bytes);
         let written = self.marks.written();
@@ -130,6 +131,23 @@ impl Log {
         write_slices(dir, segment, position, &mut slices, &self.config)?;
         self.marks.on_written(self.end(), bytes, now.mono);
         Ok(true)
+    }
+
+    /// Before anything is written: creates the first files of a new log, whose names and contents
+    /// become durable with the first sync; puts the epochs of an old one in place.
+    fn prepare_files(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
+        if self.presence == Presence::Absent {
+            // A crash may have left some of them.
+            let metadata = format!("version: 0\ntopic_id: {}", self.topic_id);
+            put_file(dir, METADATA_FILE, metadata.as_bytes())?;
+            self.epochs.create(dir)?;
+            dir.create(&self.segments[0].file())?;
+            self.presence = Presence::Created;
+        } else if !self.epochs_stored {
+            self.epochs.store(dir)?;
+        }
+        self.epochs_stored = true;
+        Ok(())
     }
 
     /// Ends the active segment before the next batch.
@@ -163,6 +181,12 @@ impl Log {
         base_offset: Offset,
         snapshot: &[u8],
     ) -> io::Result<()> {
+        self.closed_at = None;
+        if !self.checkpoint_stored {
+            // Of several segments without a checkpoint all but the last count as durable, as in a
+            // directory from Kafka.
+            self.store_checkpoint(dir)?;
+        }
         let segment = &mut self.segments[at];
         segment.close(dir)?;
         if segment.offset_end <= self.checkpoint.recovery_point {

@@ -5,6 +5,7 @@ use super::OpenError;
 use super::files::{CHECKPOINT_FILE, read_file};
 use crate::base::Offset;
 use crate::base::dir::Dir;
+use std::collections::BTreeMap;
 use std::io;
 
 /// First line of the file: name and version.
@@ -22,9 +23,13 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the file; `None` if there is none, as in a directory from Kafka.
-    pub fn load(dir: &mut dyn Dir) -> Result<Option<Self>, OpenError> {
-        let Some(contents) = read_file(dir, CHECKPOINT_FILE, FILE_BYTES_MAX)? else {
+    /// Reads the file, if it is one of `files`; `None` if there is none, as in a directory from
+    /// Kafka.
+    pub fn load(
+        dir: &mut dyn Dir,
+        files: &BTreeMap<String, u64>,
+    ) -> Result<Option<Self>, OpenError> {
+        let Some(contents) = read_file(dir, files, CHECKPOINT_FILE, FILE_BYTES_MAX)? else {
             return Ok(None);
         };
         match Self::decode(&contents) {

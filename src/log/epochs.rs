@@ -1,11 +1,13 @@
 //! Which leader epoch wrote which offsets: a short list of (epoch, start offset), both strictly
 //! rising, stored in Kafka's text form (KIP-101, KIP-320).
 //!
-//! Invariant: an entry is durable before the first batch of its epoch is written.
+//! Invariant: an entry is durable before the first batch of its epoch is. A lost file costs no more
+//! than reading the heads of all batches.
 
-use super::files::{EPOCHS_FILE, read_file};
+use super::files::{EPOCHS_FILE, put_file, read_file};
 use crate::base::dir::Dir;
 use crate::base::{Epoch, Offset};
+use std::collections::BTreeMap;
 use std::io;
 
 /// No epoch, no offset: Kafka's `UNDEFINED_EPOCH` and `UNDEFINED_EPOCH_OFFSET`.
@@ -20,14 +22,19 @@ pub(super) struct Epochs(Vec<(Epoch, Offset)>);
 
 impl Epochs {
     /// Reads the file; `None` if it is missing or damaged and must be rebuilt from the batches.
-    pub fn load(dir: &mut dyn Dir) -> io::Result<Option<Self>> {
-        let contents = read_file(dir, EPOCHS_FILE, FILE_BYTES_MAX)?;
+    pub fn load(dir: &mut dyn Dir, files: &BTreeMap<String, u64>) -> io::Result<Option<Self>> {
+        let contents = read_file(dir, files, EPOCHS_FILE, FILE_BYTES_MAX)?;
         Ok(contents.and_then(|contents| Self::decode(&contents)))
     }
 
     /// Puts the file in place; waits for the device.
     pub fn store(&self, dir: &mut dyn Dir) -> io::Result<()> {
         dir.replace(EPOCHS_FILE, self.encode().as_bytes())
+    }
+
+    /// Puts the first file in place, without waiting for the device.
+    pub fn create(&self, dir: &mut dyn Dir) -> io::Result<()> {
+        put_file(dir, EPOCHS_FILE, self.encode().as_bytes())
     }
 
     /// The newest epoch.

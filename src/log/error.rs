@@ -11,6 +11,11 @@ pub enum OpenError {
     Io(io::Error),
     /// The directory's contents contradict what was once durable; says what and how to go on.
     Refused(String),
+    /// The files are those of an earlier topic of the same name: a crash came between the deletion
+    /// of the topic and that of its files.
+    EarlierTopic,
+    /// The files do not tell whose they are: a crash came before anything in them was durable.
+    NeverDurable,
 }
 
 /// Why a batch was not appended.
@@ -125,6 +130,8 @@ impl fmt::Display for OpenError {
         match self {
             Self::Io(error) => error.fmt(f),
             Self::Refused(why) => f.write_str(why),
+            Self::EarlierTopic => f.write_str("the files are those of an earlier topic"),
+            Self::NeverDurable => f.write_str("the files do not tell whose they are"),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::base::Offset;
 use crate::base::dir::Dir;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 
 /// Batches.
@@ -19,8 +20,8 @@ pub(super) const TXN_INDEX_SUFFIX: &str = ".txnindex";
 pub(super) const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
 /// Log start offset and recovery point.
 pub(super) const CHECKPOINT_FILE: &str = "forebay-checkpoint";
-/// Topic id, written and read by the caller.
-const METADATA_FILE: &str = "partition.metadata";
+/// Whose files these are: the topic's id, in Kafka's text form.
+pub(super) const METADATA_FILE: &str = "partition.metadata";
 
 /// Ends of names that only an interrupted operation leaves behind.
 const LEFTOVER_SUFFIXES: [&str; 3] = [".tmp", ".deleted", ".cleaned"];
@@ -112,17 +113,15 @@ pub(super) fn remove_segment(dir: &mut dyn Dir, base_offset: Offset) -> io::Resu
     Ok(())
 }
 
-/// Reads a whole small file, if it exists and has at most `bytes_max` bytes.
+/// Reads a whole small file, if it is one of `files` (sizes by name) and has at most `bytes_max`
+/// bytes.
 pub(super) fn read_file(
     dir: &mut dyn Dir,
+    files: &BTreeMap<String, u64>,
     name: &str,
     bytes_max: u64,
 ) -> io::Result<Option<Vec<u8>>> {
-    let Some(size) = dir
-        .list()?
-        .into_iter()
-        .find_map(|(file, size)| (file == name).then_some(size))
-    else {
+    let Some(&size) = files.get(name) else {
         return Ok(None);
     };
     if size > bytes_max {
@@ -144,6 +143,9 @@ pub(super) fn read_range(
 ) -> io::Result<Vec<u8>> {
     let length = usize::try_from(length).map_err(io::Error::other)?;
     let mut contents = vec![0; length];
+    if length == 0 {
+        return Ok(contents);
+    }
     let got = dir.read_at(name, position, &mut contents)?;
     contents.truncate(got);
     Ok(contents)

@@ -10,7 +10,7 @@ use super::segment::{RELATIVE_MAX, Segment};
 use super::walk::{Walk, WalkError};
 use super::{Config, Epochs, OpenError, Producers};
 use crate::base::dir::Dir;
-use crate::base::{Mono, Offset, WallMs};
+use crate::base::{Epoch, Mono, Offset, WallMs};
 use crate::batch::{Header, NO_TIMESTAMP};
 use std::collections::BTreeMap;
 use std::io;
@@ -37,6 +37,10 @@ pub(super) struct Scan {
     pub segment: Segment,
     /// Size of the file.
     pub file_bytes: u64,
+    /// Where reading with the CRC began.
+    pub checked_from: u64,
+    /// Leader epoch of the last batch.
+    epoch: Epoch,
     /// What is wrong behind the valid part, if anything is there.
     pub invalid: Option<String>,
 }
@@ -63,55 +67,87 @@ impl Replay {
     }
 }
 
-/// Reads a segment with CRCs up to the first batch that is not valid: damaged, cut off, not next
-/// in offset, or of an older epoch than the one before.
+/// Reads a segment up to the first batch that is not valid: damaged, cut off, not next in offset,
+/// or of an older epoch than the one before. What lies below `durable` was synced once and only its
+/// heads are read; all else is synced first, and then read with its CRC.
 pub(super) fn scan_segment(
     dir: &mut dyn Dir,
-    base_offset: Offset,
-    file_bytes: u64,
+    (base_offset, file_bytes): (Offset, u64),
+    durable: Offset,
     config: &Config,
     now_ms: WallMs,
     replay: &mut Replay,
 ) -> io::Result<Scan> {
-    let mut segment = Segment::new(base_offset, now_ms);
-    let file = segment.file();
-    let mut walk = Walk::scan(dir, &file, 0, file_bytes);
-    let mut epoch = -1;
-    let invalid = loop {
-        let header = match next_checked(&mut walk) {
-            Ok(None) => break None,
+    let mut scan = Scan {
+        segment: Segment::new(base_offset, now_ms),
+        file_bytes,
+        checked_from: 0,
+        epoch: -1,
+        invalid: None,
+    };
+    let file = scan.segment.file();
+    let mut heads = Walk::heads(dir, &file, 0, file_bytes);
+    while scan.segment.offset_end < durable && scan.take_next(&mut heads, false, config, replay)? {}
+    scan.checked_from = scan.segment.size_bytes;
+    if scan.invalid.is_none() && scan.checked_from < file_bytes {
+        dir.sync(&file)?;
+        let mut rest = Walk::scan(dir, &file, scan.checked_from, file_bytes);
+        while scan.take_next(&mut rest, true, config, replay)? {}
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    /// Takes in the next batch; false at the end of what is valid.
+    fn take_next(
+        &mut self,
+        walk: &mut Walk<'_>,
+        check_crc: bool,
+        config: &Config,
+        replay: &mut Replay,
+    ) -> io::Result<bool> {
+        let header = match next_checked(walk, check_crc) {
+            Ok(None) => return Ok(false),
             Ok(Some(header)) => header,
-            Err(WalkError::Invalid(what)) => break Some(what),
+            Err(WalkError::Invalid(what)) => {
+                self.invalid = Some(what);
+                return Ok(false);
+            }
             Err(WalkError::Io(error)) => return Err(error),
         };
-        let gap = header.base_offset - segment.offset_end;
+        self.invalid = self.contradiction(&header, config);
+        if self.invalid.is_some() {
+            return Ok(false);
+        }
+        self.epoch = header.partition_leader_epoch;
+        self.segment.push(&header, config.index_interval_bytes);
+        replay.apply(&header);
+        Ok(true)
+    }
+
+    /// Why this batch cannot be the next one of the segment.
+    fn contradiction(&self, header: &Header, config: &Config) -> Option<String> {
+        let gap = header.base_offset - self.segment.offset_end;
         if gap < 0 || (gap > 0 && !config.cleanup_compact) {
-            break Some(format!(
+            return Some(format!(
                 "the batch begins with offset {}",
                 header.base_offset
             ));
         }
-        if header.last_offset() - base_offset > RELATIVE_MAX {
-            break Some("the offsets are too far from the segment's first".into());
+        if header.last_offset() - self.segment.base_offset > RELATIVE_MAX {
+            return Some("the offsets are too far from the segment's first".into());
         }
-        if header.partition_leader_epoch < epoch {
-            break Some(format!(
-                "leader epoch {} follows {epoch}",
-                header.partition_leader_epoch
+        if header.partition_leader_epoch < self.epoch {
+            return Some(format!(
+                "leader epoch {} follows {}",
+                header.partition_leader_epoch, self.epoch
             ));
         }
-        if segment.size_bytes > u64::from(u32::MAX) {
-            break Some("the segment is larger than 4 GiB".into());
+        if self.segment.size_bytes > u64::from(u32::MAX) {
+            return Some("the segment is larger than 4 GiB".into());
         }
-        epoch = header.partition_leader_epoch;
-        segment.push(&header, config.index_interval_bytes);
-        replay.apply(&header);
-    };
-    Ok(Scan {
-        segment,
-        file_bytes,
-        invalid,
-    })
+        None
+    }
 }
 
 /// Replays what a segment holds beyond the snapshot, by its heads.
@@ -287,11 +323,13 @@ fn file_index(base_offset: Offset, files: &BTreeMap<String, u64>) -> Option<File
     })
 }
 
-/// The next batch with its CRC checked.
-fn next_checked(walk: &mut Walk<'_>) -> Result<Option<Header>, WalkError> {
+/// The next batch, with its CRC checked if that is asked for.
+fn next_checked(walk: &mut Walk<'_>, check_crc: bool) -> Result<Option<Header>, WalkError> {
     let Some((position, header)) = walk.next()? else {
         return Ok(None);
     };
-    walk.check_crc(position, &header)?;
+    if check_crc {
+        walk.check_crc(position, &header)?;
+    }
     Ok(Some(header))
 }

@@ -33,11 +33,14 @@ pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 
 use crate::base::dir::Dir;
-use crate::base::{Epoch, Mono, Now, Offset, WallMs};
+use crate::base::{Epoch, Mono, Now, Offset, TopicId, WallMs};
 use append::Queued;
 use checkpoint::Checkpoint;
 use epochs::Epochs;
-use files::{INDEX_SUFFIX, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name};
+use files::{
+    EPOCHS_FILE, INDEX_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name,
+    put_file,
+};
 use producers::Producers;
 use segment::Segment;
 use std::collections::VecDeque;
@@ -53,6 +56,8 @@ pub struct Opening {
     pub clean: bool,
     /// The epoch of this leadership; the log goes on with the largest it knows, if that is larger.
     pub leader_epoch: Epoch,
+    /// Whose log this is.
+    pub topic_id: TopicId,
 }
 
 /// What opening a log did. Summed up over many logs by the caller.
@@ -100,6 +105,8 @@ pub struct Appended {
 pub struct SyncPlan {
     /// Files with unsynced data, oldest first. All must be synced.
     pub files: Vec<String>,
+    /// The names of the files, and the directory's own, must be synced too.
+    pub names: bool,
     /// End of what is durable after that.
     pub offset_end: Offset,
 }
@@ -143,10 +150,27 @@ pub struct ProducerInfo {
     pub txn_offset_first: Offset,
 }
 
-/// The log of one partition.
+/// Bytes of synced batches after which the recovery point moves, also within a segment: at most so
+/// much more than the unsynced tail is read after an unclean stop.
+const CHECKPOINT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How much of a new log is in its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    /// Nothing: no batch was written yet.
+    Absent,
+    /// Its first files; their names are not durable.
+    Created,
+    /// All of it.
+    Durable,
+}
+
+/// The log of one partition. It takes no place on the disk until a batch is written.
 #[derive(Debug)]
 pub struct Log {
     config: Config,
+    topic_id: TopicId,
+    presence: Presence,
     /// Oldest first; the last one is active. What is queued counts.
     segments: VecDeque<Segment>,
     /// Appended and not written.
@@ -155,9 +179,17 @@ pub struct Log {
     marks: Watermarks,
     producers: Producers,
     epochs: Epochs,
+    /// The epochs' file holds them.
+    epochs_stored: bool,
     leader_epoch: Epoch,
-    /// What the checkpoint file holds.
+    /// What the checkpoint file holds; without a file, what follows from that.
     checkpoint: Checkpoint,
+    /// Bytes that were synced since the recovery point moved.
+    checkpoint_lag_bytes: u64,
+    /// Where the log ended when [`Log::close`] left everything in place, if nothing has changed.
+    closed_at: Option<Offset>,
+    /// There is a checkpoint file.
+    checkpoint_stored: bool,
     /// Base offset of the first segment with files that may not be durable.
     unsynced_base: Offset,
     /// Where recent reads ended, and so where the next ones begin; newest last.
@@ -172,7 +204,11 @@ impl Log {
         if self.marks.durable() == offset_end || self.poisoned.is_some() {
             return None;
         }
+        let names = self.presence == Presence::Created;
         let mut files = Vec::new();
+        if names {
+            files.extend([METADATA_FILE, EPOCHS_FILE].map(str::to_owned));
+        }
         let written_base = self.marks.written().base_offset;
         for segment in &self.segments {
             let base_offset = segment.base_offset;
@@ -187,26 +223,38 @@ impl Log {
                 files.push(file_name(segment.offset_end, SNAPSHOT_SUFFIX));
             }
         }
-        Some(SyncPlan { files, offset_end })
+        Some(SyncPlan {
+            files,
+            names,
+            offset_end,
+        })
     }
 
-    /// All files of a [`SyncPlan`] are synced: moves durable offset and high watermark. If that
-    /// completes closed segments, the recovery point moves too and this waits for the device.
-    /// Does nothing in a poisoned log.
+    /// All of a [`SyncPlan`] is synced: moves durable offset and high watermark. If that completes
+    /// closed segments, or much was synced, the recovery point moves too and this waits for the
+    /// device. Does nothing in a poisoned log.
     ///
     /// After an error the caller must [`Log::poison`] the log.
     pub fn on_synced(&mut self, dir: &mut dyn Dir, offset_end: Offset) -> io::Result<()> {
         if self.poisoned.is_some() {
             return Ok(());
         }
+        let unsynced_bytes = self.marks.unsynced_bytes();
         self.marks.on_synced(offset_end);
+        self.checkpoint_lag_bytes += unsynced_bytes - self.marks.unsynced_bytes();
+        self.presence = Presence::Durable;
         // A plan that reaches into a segment was made after the roll that began it, so it had all
         // files of the segments before.
         let base_offset = self.segments[self.segment_of(offset_end - 1)].base_offset;
-        if base_offset > self.unsynced_base {
+        let rolled = base_offset > self.unsynced_base;
+        if rolled {
             self.unsynced_base = base_offset;
-            self.checkpoint.recovery_point = self.checkpoint.recovery_point.max(base_offset);
-            self.checkpoint.store(dir)?;
+        }
+        if rolled || self.checkpoint_lag_bytes >= CHECKPOINT_BYTES {
+            let durable = self.marks.durable();
+            self.checkpoint.recovery_point = self.checkpoint.recovery_point.max(durable);
+            self.store_checkpoint(dir)?;
+            self.checkpoint_lag_bytes = 0;
         }
         Ok(())
     }
@@ -300,29 +348,38 @@ impl Log {
         self.producers.infos()
     }
 
-    /// Clean stop: writes and syncs everything, with indexes, producer snapshot and checkpoint.
-    /// Waits for the device. A poisoned log is left as it is, and is no clean stop.
+    /// Clean stop: writes everything, with indexes and producer snapshot; nothing if nothing has
+    /// changed since the last one. The stop is clean once the caller has synced the whole data
+    /// directory, for all logs at once. A poisoned log is left as it is, and is no clean stop.
     pub fn close(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<()> {
         if let Some(why) = &self.poisoned {
             return Err(io::Error::other(format!("the log is offline: {why}")));
         }
         self.write_queued(dir, now)?;
-        if let Some(plan) = self.sync_plan() {
-            for file in &plan.files {
-                dir.sync(file)?;
-            }
-            self.on_synced(dir, plan.offset_end)?;
-        }
         let end = self.log_end_offset();
+        if self.presence == Presence::Absent || self.closed_at == Some(end) {
+            return Ok(());
+        }
         let active = self.active_mut();
         active.release(dir)?;
         active.store_index(dir)?;
-        active.sync_index(dir)?;
-        dir.replace(
-            &file_name(end, SNAPSHOT_SUFFIX),
-            &snapshot::encode(&self.producers),
-        )?;
-        self.checkpoint.recovery_point = end;
+        // Its name tells the next opening where the log ended.
+        let name = file_name(end, SNAPSHOT_SUFFIX);
+        put_file(dir, &name, &snapshot::encode(&self.producers))?;
+        self.closed_at = Some(end);
+        Ok(())
+    }
+
+    /// Puts the checkpoint's file in place; waits for the device.
+    fn store_checkpoint(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
+        if self.presence == Presence::Created {
+            // Where there is a checkpoint, the files are known to be ours.
+            dir.sync(METADATA_FILE)?;
+            dir.sync(EPOCHS_FILE)?;
+            dir.sync_dir()?;
+            self.presence = Presence::Durable;
+        }
+        self.checkpoint_stored = true;
         self.checkpoint.store(dir)
     }
 

@@ -1,14 +1,19 @@
 //! Opening a log. After a clean stop the files are believed as far as a quick look supports them.
 //! After any other, everything from the recovery point on is synced first, so that no decision
-//! rests on data that was never durable, and then read with its CRC.
+//! rests on data that was never durable, and then read with its CRC. Nothing is written that the
+//! next opening would find out again: opening is quick also for thousands of partitions.
 //!
 //! What is found decides (each row has a test of this name in `tests/recovery.rs`):
 //!
 //! | found | done |
 //! |---|---|
-//! | `empty_directory` | the first segment is created at the log start offset |
+//! | `empty_directory` | nothing: files come with the first write |
+//! | `interrupted_creation` | the same, whichever of the first files are there |
+//! | `files_of_an_earlier_topic` | refused, to be removed |
+//! | `files_without_an_owner` | without a checkpoint nothing was ever durable: refused, to be set aside; else refused: damaged |
 //! | `clean_stop` | nothing is read but heads at the end of each segment, nothing written |
 //! | `clean_stop_with_an_unexpected_end` | treated as an unclean stop |
+//! | `recovery_point_within_a_segment` | below it only heads are read |
 //! | `torn_tail`, `zeroed_tail`, `garbage_tail` | cut after the last whole batch |
 //! | `torn_tail_below_later_segments` | cut, later segments removed: they were never durable |
 //! | `short_segment_beyond_the_recovery_point` | the same: its end was lost |
@@ -29,23 +34,29 @@
 //! | `stray_snapshots` | removed |
 //! | `missing_epochs` | rebuilt from the batches |
 //! | `damaged_checkpoint` | refused |
-//! | `no_checkpoint` | a directory from Kafka: all is read, only the last segment may be cut |
+//! | `no_checkpoint` | a new log or a directory from Kafka: all is read, only the last segment may be cut |
 
 use super::files::{
-    FileKind, LOG_SUFFIX, SNAPSHOT_SUFFIX, file_kind, file_name, put_file, read_range, remove_file,
-    remove_segment,
+    CHECKPOINT_FILE, FileKind, LOG_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, file_kind, file_name,
+    put_file, read_file, read_range, remove_file, remove_segment,
 };
 use super::inspect::{Replay, Scan, inspect_closed, load_active, replay_segment, scan_segment};
 use super::segment::Segment;
 use super::watermarks::{Place, Watermarks};
-use super::{Checkpoint, Config, Epochs, Log, OpenError, Opening, Producers, Report, snapshot};
-use crate::base::Offset;
+use super::{
+    CHECKPOINT_BYTES, Checkpoint, Config, Epochs, Log, OpenError, Opening, Presence, Producers,
+    Report, snapshot,
+};
 use crate::base::dir::Dir;
+use crate::base::{Offset, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 /// Largest producer snapshot that is read.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+
+/// More than any file that names a topic's id.
+const METADATA_BYTES_MAX: u64 = 4096;
 
 /// An opening in progress.
 struct Recovery<'a> {
@@ -60,11 +71,18 @@ struct Recovery<'a> {
     log_start_offset: Offset,
     recovery_point: Offset,
     segments: VecDeque<Segment>,
+    /// Bytes read with their CRC.
+    bytes_scanned: u64,
+    /// After a clean stop, where the log ended then.
+    left_at: Option<Offset>,
+    /// It is as it was left then.
+    trusted: bool,
 }
 
 impl Log {
-    /// Opens the log in `dir`, or creates it if there is none. After an unclean stop everything
-    /// beyond the recovery point is synced, read and checked, and a torn tail is cut off.
+    /// Opens the log in `dir`, or begins a new one if there is none. After an unclean stop
+    /// everything beyond the recovery point is synced, read and checked, and a torn tail is cut
+    /// off.
     ///
     /// Afterwards all that is in the log is durable, and the high watermark is the log's end.
     pub fn open(
@@ -73,8 +91,9 @@ impl Log {
         opening: Opening,
         report: &mut Report,
     ) -> Result<Log, OpenError> {
-        let stored = Checkpoint::load(dir)?;
-        let files = dir.list()?.into_iter().collect();
+        let files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
+        check_owner(dir, &files, opening.topic_id)?;
+        let stored = Checkpoint::load(dir, &files)?;
         let mut recovery = Recovery {
             dir,
             config: &config,
@@ -85,46 +104,125 @@ impl Log {
             log_start_offset: 0,
             recovery_point: 0,
             segments: VecDeque::new(),
+            bytes_scanned: 0,
+            left_at: None,
+            trusted: false,
         };
         recovery.take_inventory()?;
         recovery.find_bounds(stored)?;
+        let presence = match recovery.bases.is_empty() && stored.is_none() {
+            true => Presence::Absent,
+            false => Presence::Durable,
+        };
         let replay = recovery.recover(stored)?;
         recovery.remove_snapshots(|_, stray| stray)?;
         let Recovery {
             segments,
             log_start_offset,
+            recovery_point,
+            bytes_scanned,
+            trusted,
             ..
         } = recovery;
         report.segments += segments.len() as u64;
+        report.bytes_scanned += bytes_scanned;
         let active = segments.back().expect("recovery leaves an active segment");
         let end = Place {
             offset: active.offset_end,
             base_offset: active.base_offset,
             position: active.size_bytes,
         };
-        let epochs = settle_epochs(dir, &replay, opening, log_start_offset, end.offset)?;
-        let checkpoint = Checkpoint {
-            log_start_offset,
-            recovery_point: end.offset,
-        };
-        if stored != Some(checkpoint) {
-            dir.sync_dir()?;
-            checkpoint.store(dir)?;
-        }
-        Ok(Log {
+        let behind = segments
+            .iter()
+            .filter(|segment| segment.offset_end > recovery_point);
+        let lag_bytes = behind.map(|segment| segment.size_bytes).sum();
+        let mut log = Log {
             unsynced_base: end.base_offset,
             config,
+            topic_id: opening.topic_id,
+            presence,
             segments,
             queue: Vec::new(),
             queued_bytes: 0,
             marks: Watermarks::new(end),
             producers: replay.producers,
-            leader_epoch: epochs.latest().unwrap_or(0),
-            epochs,
-            checkpoint,
+            leader_epoch: opening.leader_epoch,
+            epochs: replay.epochs,
+            epochs_stored: false,
+            checkpoint: Checkpoint {
+                log_start_offset,
+                recovery_point,
+            },
+            checkpoint_lag_bytes: lag_bytes,
+            checkpoint_stored: stored.is_some(),
+            closed_at: trusted.then_some(end.offset),
             recent: VecDeque::new(),
             poisoned: None,
-        })
+        };
+        log.begin_epoch(dir, replay.stored_epochs)?;
+        if presence == Presence::Durable {
+            log.settle_opening(dir)?;
+        }
+        Ok(log)
+    }
+
+    /// Fits the epochs to the bounds of the log and begins that of this leadership. Its entry goes
+    /// to the file before the first batch does.
+    fn begin_epoch(&mut self, dir: &mut dyn Dir, stored: Option<Epochs>) -> io::Result<()> {
+        let end = self.log_end_offset();
+        self.epochs.truncate_end(end);
+        self.epochs.truncate_start(self.log_start_offset());
+        let known = self.epochs.latest().unwrap_or(0);
+        self.epochs.assign(self.leader_epoch.max(known), end);
+        self.leader_epoch = self.epochs.latest().unwrap_or(0);
+        self.epochs_stored = stored.as_ref() == Some(&self.epochs);
+        if stored.is_none() && self.presence == Presence::Durable {
+            // They were read from all batches, which should not be needed again.
+            self.epochs.store(dir)?;
+            self.epochs_stored = true;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what the next opening relies on.
+    fn settle_opening(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
+        if !self.checkpoint_stored {
+            // The process that created them may have died before it could sync them.
+            dir.sync(METADATA_FILE)?;
+            dir.sync_dir()?;
+        }
+        if self.checkpoint_lag_bytes >= CHECKPOINT_BYTES && self.closed_at.is_none() {
+            self.checkpoint.recovery_point = self.log_end_offset();
+            self.store_checkpoint(dir)?;
+            self.checkpoint_lag_bytes = 0;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses files that are not those of this topic.
+fn check_owner(
+    dir: &mut dyn Dir,
+    files: &BTreeMap<String, u64>,
+    topic_id: TopicId,
+) -> Result<(), OpenError> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let metadata = read_file(dir, files, METADATA_FILE, METADATA_BYTES_MAX)?.unwrap_or_default();
+    let text = std::str::from_utf8(&metadata).unwrap_or_default();
+    let id = |line: &str| {
+        line.strip_prefix("topic_id:")
+            .map(|id| id.trim().to_owned())
+    };
+    match text.lines().find_map(id) {
+        Some(id) if id == topic_id.to_string() => Ok(()),
+        // 22 characters of base64; fewer were cut off.
+        Some(id) if id.len() == topic_id.to_string().len() => Err(OpenError::EarlierTopic),
+        _ if files.contains_key(CHECKPOINT_FILE) => Err(OpenError::Refused(format!(
+            "{METADATA_FILE} is missing or damaged: it must say version: 0 and topic_id: {topic_id}"
+        ))),
+        _ => Err(OpenError::NeverDurable),
     }
 }
 
@@ -203,15 +301,22 @@ impl Recovery<'_> {
 
     /// Fills `segments`; gives the state that the batches add up to.
     fn recover(&mut self, stored: Option<Checkpoint>) -> Result<Replay, OpenError> {
-        let stored_epochs = Epochs::load(self.dir)?;
+        let stored_epochs = Epochs::load(self.dir, &self.files)?;
         let Some(last) = self.bases.last().copied() else {
-            self.start_anew()?;
+            self.trusted = stored.is_none();
+            match stored {
+                None => self.segments.push_back(self.first_segment()),
+                Some(_) => self.start_anew()?,
+            }
             return self.replay(self.log_start_offset, stored_epochs);
         };
-        let mut active = None;
-        if self.opening.clean && stored.is_some() {
-            active = self.load_trusted_active(last)?;
+        if self.opening.clean {
+            self.left_at = self.snapshots().last().copied();
         }
+        let active = match self.left_at {
+            Some(end) => self.load_trusted_active(last, end)?,
+            None => None,
+        };
         let scan_from = match (&active, stored) {
             (Some(_), _) => self.bases.len() - 1,
             (None, Some(_)) => {
@@ -222,8 +327,8 @@ impl Recovery<'_> {
             }
             (None, None) => 0,
         };
-        let replay_limit = match active {
-            Some(_) => self.recovery_point,
+        let replay_limit = match &active {
+            Some(segment) => segment.offset_end,
             None => self.bases[scan_from],
         };
         let mut replay = self.replay(replay_limit, stored_epochs)?;
@@ -236,17 +341,25 @@ impl Recovery<'_> {
             Some(segment) => {
                 replay_segment(self.dir, &segment, &mut replay)?;
                 self.segments.push_back(segment);
+                self.trusted = true;
             }
-            None => self.scan_rest(scan_from, &mut replay)?,
+            None => {
+                let durable = stored.map_or(0, |checkpoint| checkpoint.recovery_point);
+                self.scan_rest(scan_from, durable, &mut replay)?;
+            }
         }
         Ok(replay)
     }
 
-    /// The active segment after a clean stop, if it is what the checkpoint says.
-    fn load_trusted_active(&mut self, base_offset: Offset) -> Result<Option<Segment>, OpenError> {
+    /// The active segment after a clean stop, if it ends where it ended then.
+    fn load_trusted_active(
+        &mut self,
+        base_offset: Offset,
+        end: Offset,
+    ) -> Result<Option<Segment>, OpenError> {
         let now_ms = self.opening.now.wall_ms;
         let active = load_active(self.dir, base_offset, &self.files, self.config, now_ms)?
-            .filter(|segment| segment.offset_end == self.recovery_point);
+            .filter(|segment| segment.offset_end == end);
         if active.is_none() {
             self.report.repairs.push(format!(
                 "the stop was clean, but segment {base_offset} is not as it was left"
@@ -268,7 +381,7 @@ impl Recovery<'_> {
             return Ok(segment);
         }
         let mut ignored = Replay::none();
-        let scan = self.scan(base_offset, &mut ignored)?;
+        let scan = self.scan(base_offset, 0, &mut ignored)?;
         if let Some(what) = &scan.invalid {
             return Err(damaged(&scan, what, self.recovery_point));
         }
@@ -282,14 +395,18 @@ impl Recovery<'_> {
     }
 
     /// Reads everything from segment `at` on and cuts what was not written whole.
-    fn scan_rest(&mut self, at: usize, replay: &mut Replay) -> Result<(), OpenError> {
+    fn scan_rest(
+        &mut self,
+        at: usize,
+        durable: Offset,
+        replay: &mut Replay,
+    ) -> Result<(), OpenError> {
         for at in at..self.bases.len() {
             let base_offset = self.bases[at];
             if !self.segments.is_empty() {
                 self.put_snapshot(base_offset, replay)?;
             }
-            self.dir.sync(&file_name(base_offset, LOG_SUFFIX))?;
-            let scan = self.scan(base_offset, replay)?;
+            let scan = self.scan(base_offset, durable, replay)?;
             let end = scan.segment.offset_end;
             let next_base = self.bases.get(at + 1).copied();
             let joined = match next_base {
@@ -297,14 +414,15 @@ impl Recovery<'_> {
                 Some(next) if end > next => return Err(not_joined(&scan, next)),
                 Some(next) => end == next || self.config.cleanup_compact,
             };
-            if end < self.recovery_point {
+            let durable_end = self.recovery_point.max(self.left_at.unwrap_or(0));
+            if end < durable_end {
                 if let Some(what) = &scan.invalid {
-                    return Err(damaged(&scan, what, self.recovery_point));
+                    return Err(damaged(&scan, what, durable_end));
                 }
                 match next_base {
                     Some(next) if !joined => return Err(not_joined(&scan, next)),
                     Some(_) => {}
-                    None => return Err(lost(end, self.recovery_point)),
+                    None => return Err(lost(end, durable_end)),
                 }
             }
             if scan.invalid.is_some() || !joined || next_base.is_none() {
@@ -357,11 +475,15 @@ impl Recovery<'_> {
 
     /// Creates the first segment at the log start offset.
     fn start_anew(&mut self) -> Result<(), OpenError> {
-        let segment = Segment::new(self.log_start_offset, self.opening.now.wall_ms);
+        let segment = self.first_segment();
         self.dir.create(&segment.file())?;
         self.dir.sync_dir()?;
         self.segments.push_back(segment);
         Ok(())
+    }
+
+    fn first_segment(&self) -> Segment {
+        Segment::new(self.log_start_offset, self.opening.now.wall_ms)
     }
 
     fn remove_segment(&mut self, base_offset: Offset) -> Result<(), OpenError> {
@@ -370,17 +492,23 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn scan(&mut self, base_offset: Offset, replay: &mut Replay) -> Result<Scan, OpenError> {
+    /// Reads a segment; below `durable` its heads only.
+    fn scan(
+        &mut self,
+        base_offset: Offset,
+        durable: Offset,
+        replay: &mut Replay,
+    ) -> Result<Scan, OpenError> {
         let file_bytes = self.size_of(base_offset);
         let scan = scan_segment(
             self.dir,
-            base_offset,
-            file_bytes,
+            (base_offset, file_bytes),
+            durable,
             self.config,
             self.opening.now.wall_ms,
             replay,
         )?;
-        self.report.bytes_scanned += scan.segment.size_bytes;
+        self.bytes_scanned += scan.segment.size_bytes - scan.checked_from;
         Ok(scan)
     }
 
@@ -474,26 +602,6 @@ impl Recovery<'_> {
         let name = file_name(base_offset, LOG_SUFFIX);
         self.files.get(&name).copied().unwrap_or(0)
     }
-}
-
-/// Fits the epochs to the bounds of the log and begins that of this leadership, durably: no batch
-/// of it is written before.
-fn settle_epochs(
-    dir: &mut dyn Dir,
-    replay: &Replay,
-    opening: Opening,
-    log_start_offset: Offset,
-    log_end_offset: Offset,
-) -> io::Result<Epochs> {
-    let mut epochs = replay.epochs.clone();
-    epochs.truncate_end(log_end_offset);
-    epochs.truncate_start(log_start_offset);
-    let known = epochs.latest().unwrap_or(0);
-    epochs.assign(opening.leader_epoch.max(known), log_end_offset);
-    if replay.stored_epochs.as_ref() != Some(&epochs) {
-        epochs.store(dir)?;
-    }
-    Ok(epochs)
 }
 
 fn damaged(scan: &Scan, what: &str, recovery_point: Offset) -> OpenError {

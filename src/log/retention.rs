@@ -112,7 +112,7 @@ impl Log {
     fn move_start(&mut self, dir: &mut dyn Dir, offset: Offset) -> io::Result<()> {
         if offset > self.log_start_offset() {
             self.checkpoint.log_start_offset = offset;
-            self.checkpoint.store(dir)?;
+            self.store_checkpoint(dir)?;
             // The file follows with the next epoch; opening cuts it in the same way.
             self.epochs.truncate_start(offset);
         }

@@ -24,6 +24,8 @@ pub struct TestDir {
     fault: Option<(&'static str, String)>,
     /// Reads so far, with their bytes.
     pub reads: (u64, u64),
+    /// From this position of any file on, pages are not cached.
+    pub cold_from: Option<u64>,
     /// Room asked for: name, position, length.
     pub reserved: Vec<(String, u64, u64)>,
     /// Files cut so far, and to which length.
@@ -82,6 +84,14 @@ impl TestDir {
         for inode in &mut self.inodes {
             inode.lose(prng);
         }
+    }
+
+    /// Makes everything durable, as the shell does after closing all logs.
+    pub fn sync_all(&mut self) -> io::Result<()> {
+        for name in self.file_names() {
+            self.sync(&name)?;
+        }
+        self.sync_dir()
     }
 
     /// What a file holds.
@@ -227,6 +237,10 @@ impl Dir for TestDir {
         Ok(())
     }
 
+    fn is_cached(&mut self, _name: &str, position: u64) -> bool {
+        self.cold_from.is_none_or(|from| position < from)
+    }
+
     fn reserve(&mut self, name: &str, position: u64, length: u64) {
         self.reserved.push((name.to_owned(), position, length));
     }
@@ -273,5 +287,9 @@ impl Dir for TestDir {
         self.name_changes.clear();
         self.durable_names = self.names.clone();
         Ok(())
+    }
+
+    fn names(&mut self) -> io::Result<Vec<File>> {
+        unreachable!("the tests use `sync_dir`")
     }
 }

@@ -140,6 +140,10 @@ impl Connection {
         let waits = |slot: &&mut Slot| matches!(slot, Slot::Waiting { call: c, .. } if *c == call);
         let slot = self.slots.iter_mut().find(waits).expect("a call ends once");
         *slot = Slot::Ready(reply);
+        // What has no reply leaves here: no send will end and make the room it takes.
+        while let Some(Slot::Ready(None)) = self.slots.front() {
+            self.slots.pop_front();
+        }
     }
 
     /// All chunks that can be sent now, as one send; empty while one is under way.

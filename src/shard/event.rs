@@ -299,6 +299,7 @@ impl<I: Io> Shard<I> {
             self.go_on(facts, begun);
         }
         crate::api::groups::on_deadline(&mut self.state);
+        self.remove_doomed();
         if self.sweep_at <= now.mono {
             self.sweep_at = now.mono + SWEEP_INTERVAL;
             self.close_idle();

@@ -21,7 +21,7 @@ mod partitions;
 mod settle;
 mod waiting;
 
-use crate::api::controller::Publication;
+use crate::api::controller::{METADATA, Publication};
 use crate::api::job::{Answer, Job, Return};
 use crate::base::placement::CONTROLLER;
 use crate::base::time::Mono;
@@ -86,6 +86,10 @@ pub struct Shard<I: Io> {
     syncing: BTreeMap<PartitionKey, Syncing>,
     /// Partitions with written data that is not synced.
     unsynced: BTreeSet<PartitionKey>,
+    /// Partitions where a round of syncs may be due: somebody waits, or it is time.
+    sync_due: BTreeSet<PartitionKey>,
+    /// The last one of them that was looked at.
+    synced_last: PartitionKey,
     /// Partitions whose high watermark may have moved.
     advanced: BTreeSet<PartitionKey>,
     /// Connections to be looked at in this turn: frames to start, replies to send.
@@ -93,6 +97,8 @@ pub struct Shard<I: Io> {
     /// By shard, the catalog version it works with; kept on the controller.
     applied: Vec<u64>,
     accepting: bool,
+    /// Directories of deleted partitions, to be removed.
+    doomed: Vec<String>,
     /// Files of syncs under way, by the number of their round.
     rounds: BTreeMap<u64, PartitionKey>,
     closed_clean: bool,
@@ -126,10 +132,13 @@ impl<I: Io> Shard<I> {
             waiting: Waiting::default(),
             syncing: BTreeMap::new(),
             unsynced: BTreeSet::new(),
+            sync_due: BTreeSet::new(),
+            synced_last: METADATA,
             advanced: BTreeSet::new(),
             touched: BTreeSet::new(),
             applied: vec![0; usize::from(mailbox.shards())],
             accepting: false,
+            doomed: Vec::new(),
             rounds: BTreeMap::new(),
             closed_clean: true,
             drain_by: Mono::default(),
@@ -182,6 +191,8 @@ impl<I: Io> Shard<I> {
         let busy = !self.touched.is_empty()
             || !self.state.queued.is_empty()
             || !self.state.outbox.is_empty()
+            || !self.doomed.is_empty()
+            || (!self.sync_due.is_empty() && self.syncing.len() < settle::SYNCING_MAX)
             || self.mailbox.is_backed_up();
         if busy {
             return now;

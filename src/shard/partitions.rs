@@ -7,6 +7,7 @@ use crate::api::controller::{Controller, METADATA, Publication};
 use crate::api::groups::Coordinator;
 use crate::base::PartitionKey;
 use crate::base::placement::CONTROLLER;
+use crate::catalog::settings::TopicSettings;
 use crate::catalog::{Image, METADATA_TOPIC, OFFSETS_TOPIC, Topic, topic_settings};
 use crate::io::Io;
 use crate::log::{Log, OpenError, Opening, Report};
@@ -16,14 +17,15 @@ use std::io;
 use std::sync::Arc;
 use tracing::{error, info, warn};
 
-/// The file that names the topic's id, as in Kafka.
-const PARTITION_METADATA: &str = "partition.metadata";
-
 /// Ending of a directory whose partition is deleted, as in Kafka.
 const DELETED_SUFFIX: &str = "-delete";
 
 /// Ending of a directory whose topic the catalog does not know, as in Kafka.
 const STRAY_SUFFIX: &str = "-stray";
+
+/// Deleted partitions whose files are removed in one turn: thousands at once would hold up
+/// everybody.
+const REMOVALS_PER_TURN: usize = 8;
 
 impl<I: Io> Shard<I> {
     /// Opens and replays the catalog's own log, and makes sure that the data directory holds
@@ -32,8 +34,9 @@ impl<I: Io> Shard<I> {
         let topic = Arc::new(metadata_topic());
         let name = dir_name(&topic, METADATA.partition);
         let report = &mut Report::default();
+        let settings = Arc::new(topic_settings(&self.state.image, &topic));
         let mut partition = self
-            .open_partition(METADATA, topic, report)
+            .open_partition(METADATA, &topic, &settings, report)
             .map_err(|error| {
                 io::Error::other(format!("the catalog in {name} cannot be opened: {error}"))
             })?;
@@ -55,40 +58,56 @@ impl<I: Io> Shard<I> {
             .collect();
         for name in self.io.list_dirs()? {
             if name.ends_with(DELETED_SUFFIX) {
-                self.io.remove_dir(&name)?;
+                self.doomed.push(name);
             } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
-                let aside = format!("{name}.{:016x}{STRAY_SUFFIX}", self.state.prng.next_u64());
                 warn!(
                     name,
-                    aside, "no topic owns this directory; it is set aside, not deleted"
+                    "no topic owns this directory; it is set aside, not deleted"
                 );
-                self.io.rename_dir(&name, &aside)?;
+                self.rename_aside(&name, STRAY_SUFFIX)?;
             }
         }
         Ok(())
     }
 
+    /// Gives a directory a name that tells what is to become of it. Gives the new name.
+    fn rename_aside(&mut self, name: &str, suffix: &str) -> io::Result<String> {
+        let aside = format!("{name}.{:016x}{suffix}", self.state.prng.next_u64());
+        self.io.rename_dir(name, &aside)?;
+        self.io.sync_dirs()?;
+        info!(name, aside, "renamed");
+        Ok(aside)
+    }
+
     /// Works with this image from now on.
     pub(super) fn apply_image(&mut self, publication: Publication) {
         let Publication { version, image } = publication;
-        let deleted = image.changes_since(&self.state.image).removed;
+        let changes = image.changes_since(&self.state.image);
         self.state.set_image(image.clone());
-        self.drop_deleted(&image);
-        let deleted: Vec<_> = deleted
+        self.drop_deleted(&changes.removed);
+        let deleted: Vec<_> = changes
+            .removed
             .iter()
             .map(|topic| (topic.name.clone(), topic.id))
             .collect();
         crate::api::groups::on_topics_deleted(&mut self.state, &deleted);
         let mut report = Report::default();
-        let started = self.state.now.mono;
-        for topic in image.topics() {
+        let started = self.io.now().mono;
+        // A setting of the broker may be that of any topic.
+        let all = changes.settings || self.life == Life::Starting;
+        let changed: Vec<_> = match all {
+            true => image.topics().cloned().collect(),
+            false => changes.changed,
+        };
+        for topic in &changed {
+            let settings = Arc::new(topic_settings(&image, topic));
             for index in 0..topic.partitions {
                 let key = PartitionKey {
                     topic: topic.id,
                     partition: index,
                 };
                 if self.state.owner(key) == self.state.shard {
-                    self.open_or_update(key, topic, &mut report);
+                    self.open_or_update(key, topic, &settings, &mut report);
                 }
             }
         }
@@ -111,16 +130,22 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn open_or_update(&mut self, key: PartitionKey, topic: &Arc<Topic>, report: &mut Report) {
+    fn open_or_update(
+        &mut self,
+        key: PartitionKey,
+        topic: &Arc<Topic>,
+        settings: &Arc<TopicSettings>,
+        report: &mut Report,
+    ) {
         if let Some(partition) = self.state.partitions.get_mut(&key) {
-            partition.settings = topic_settings(&self.state.image, topic);
+            partition.settings = settings.clone();
             partition.topic = topic.clone();
             partition
                 .log
                 .set_config(log_config(&partition.settings, &self.state.broker));
             return;
         }
-        match self.open_partition(key, topic.clone(), report) {
+        match self.open_partition(key, topic, settings, report) {
             Ok(partition) => self.insert_partition(key, partition),
             Err(error) => {
                 self.closed_clean = false;
@@ -147,74 +172,95 @@ impl<I: Io> Shard<I> {
     fn open_partition(
         &mut self,
         key: PartitionKey,
-        topic: Arc<Topic>,
+        topic: &Arc<Topic>,
+        settings: &Arc<TopicSettings>,
         report: &mut Report,
     ) -> Result<Partition, OpenError> {
-        let name = dir_name(&topic, key.partition);
-        let mut dir = self.io.open_dir(&name)?;
-        let metadata = format!("version: 0\ntopic_id: {}", topic.id);
-        let files = dir.list()?;
-        if files.iter().any(|(file, _)| file == PARTITION_METADATA) {
-            let mut found = vec![0; metadata.len() + 1];
-            let length = dir.read_at(PARTITION_METADATA, 0, &mut found)?;
-            if found[..length].trim_ascii_end() != metadata.as_bytes() {
-                // A crash came between the deletion of a topic and that of its files.
-                drop(dir);
-                self.discard_dir(&name)?;
-                return self.open_partition(key, topic, report);
-            }
-        } else if files.is_empty() || topic.id == METADATA.topic {
-            dir.replace(PARTITION_METADATA, metadata.as_bytes())?;
-        } else {
-            let why = format!("{name} holds files but no {PARTITION_METADATA}; move it away");
-            return Err(OpenError::Refused(why));
-        }
-        let settings = topic_settings(&self.state.image, &topic);
-        let config = log_config(&settings, &self.state.broker);
+        let name = dir_name(topic, key.partition);
+        let config = log_config(settings, &self.state.broker);
         let opening = Opening {
             now: self.state.now,
             clean: self.settings.clean,
             leader_epoch: self.state.leader_epoch,
+            topic_id: topic.id,
         };
         let repairs = report.repairs.len();
-        let log = Log::open(dir.as_mut(), config, opening, report)?;
+        let mut dir = self.io.open_dir(&name)?;
+        let mut opened = Log::open(dir.as_mut(), config.clone(), opening, report);
+        let aside = match &opened {
+            Err(OpenError::EarlierTopic) => Some(DELETED_SUFFIX),
+            Err(OpenError::NeverDurable) => Some(STRAY_SUFFIX),
+            _ => None,
+        };
+        if let Some(suffix) = aside {
+            let aside = self.rename_aside(&name, suffix)?;
+            if suffix == DELETED_SUFFIX {
+                self.doomed.push(aside);
+            }
+            dir = self.io.open_dir(&name)?;
+            opened = Log::open(dir.as_mut(), config, opening, report);
+        }
         for repair in &report.repairs[repairs..] {
             warn!(directory = name, repair, "repaired");
         }
-        Ok(Partition::new(topic, settings, dir, log))
+        Ok(Partition::new(
+            topic.clone(),
+            settings.clone(),
+            dir,
+            opened?,
+        ))
     }
 
-    /// Drops the partitions of topics that are gone.
-    fn drop_deleted(&mut self, image: &Image) {
-        let gone: Vec<_> = self
-            .state
-            .partitions
-            .keys()
-            .copied()
-            .filter(|key| *key != METADATA && image.topic_by_id(key.topic).is_none())
-            .collect();
-        for key in gone {
-            self.state.queued.remove(&key);
-            self.unsynced.remove(&key);
-            self.syncing.remove(&key);
-            crate::api::groups::unload(&mut self.state, key);
-            self.give_up(key);
-            let Some(partition) = self.state.partitions.remove(&key) else {
-                continue;
-            };
-            let name = dir_name(&partition.topic, key.partition);
-            drop(partition);
-            if let Err(error) = self.discard_dir(&name) {
-                error!(name, %error, "cannot delete the files of a deleted partition");
+    /// Drops the partitions of topics that are gone. Their directories are renamed, durably, so
+    /// that a crash leaves them marked as deleted, and removed little by little.
+    fn drop_deleted(&mut self, removed: &[Arc<Topic>]) {
+        let mut renamed = false;
+        for topic in removed {
+            for index in 0..topic.partitions {
+                let key = PartitionKey {
+                    topic: topic.id,
+                    partition: index,
+                };
+                renamed |= self.drop_partition(key);
             }
+        }
+        if renamed && let Err(error) = self.io.sync_dirs() {
+            error!(%error, "the deletion of partitions is not durable yet");
         }
     }
 
-    /// Deletes a directory so that a crash in between leaves it marked as deleted.
-    fn discard_dir(&mut self, name: &str) -> io::Result<()> {
-        let marked = format!("{name}.{:016x}{DELETED_SUFFIX}", self.state.prng.next_u64());
-        self.io.rename_dir(name, &marked)?;
-        self.io.remove_dir(&marked)
+    /// Drops one partition; true if it had a directory.
+    fn drop_partition(&mut self, key: PartitionKey) -> bool {
+        self.state.queued.remove(&key);
+        self.unsynced.remove(&key);
+        self.syncing.remove(&key);
+        crate::api::groups::unload(&mut self.state, key);
+        self.give_up(key);
+        let Some(partition) = self.state.partitions.remove(&key) else {
+            return false;
+        };
+        let name = dir_name(&partition.topic, key.partition);
+        drop(partition);
+        let aside = format!("{name}.{:016x}{DELETED_SUFFIX}", self.state.prng.next_u64());
+        match self.io.rename_dir(&name, &aside) {
+            Ok(()) => self.doomed.push(aside),
+            // Nothing was ever written.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                error!(name, %error, "cannot delete the files of a deleted partition");
+            }
+        }
+        true
+    }
+
+    /// Removes some of the files that belong to no partition any more.
+    pub(super) fn remove_doomed(&mut self) {
+        let left = self.doomed.len().saturating_sub(REMOVALS_PER_TURN);
+        for name in self.doomed.split_off(left) {
+            if let Err(error) = self.io.remove_dir(&name) {
+                error!(name, %error, "cannot delete the files of a deleted partition");
+            }
+        }
     }
 
     /// Applies retention to every log.
@@ -239,7 +285,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Closes every log: written, synced, with indexes and checkpoints.
+    /// Closes every log: written, with indexes and producers, and all synced at once.
     pub(super) fn close_logs(&mut self) {
         let now = self.state.now;
         for (key, partition) in &mut self.state.partitions {
@@ -250,6 +296,10 @@ impl<I: Io> Shard<I> {
                     "the log cannot be closed cleanly");
                 self.closed_clean = false;
             }
+        }
+        if let Err(error) = self.io.sync_all() {
+            error!(%error, "the logs cannot be closed cleanly");
+            self.closed_clean = false;
         }
         self.state.partitions.clear();
         self.life = Life::Closed;

@@ -2,7 +2,8 @@
 //!
 //! 1. write: every log with queued batches, one vectored write each
 //! 2. release: answers whose offset is reached; long polls that can see more
-//! 3. sync: one round under way per log, where somebody still waits or it is due (group commit)
+//! 3. sync: one round under way per log, where somebody still waits or it is due (group commit);
+//!    only partitions that something happened to are looked at
 //! 4. publish: a new catalog, once its records are durable
 //! 5. reply: start what waited for its turn, send what is ready, receive again
 //! 6. mail: hand over to other shards, one ring each at most
@@ -13,10 +14,13 @@ use super::{Life, Shard};
 use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
+use crate::base::dir::{Dir, File};
 use crate::base::{FetchPath, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
+use crate::log::SyncPlan;
 use bytes::BytesMut;
 use std::io;
+use std::ops::Bound;
 use std::time::Duration;
 use tracing::error;
 
@@ -30,6 +34,9 @@ const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Unsynced bytes that start a sync though nobody waits for it, so that the kernel never has to
 /// write back a flood at once.
 const UNSYNCED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Rounds under way at once: each holds its files open.
+pub(super) const SYNCING_MAX: usize = 256;
 
 /// A round of syncs of one log.
 #[derive(Debug)]
@@ -67,6 +74,9 @@ impl<I: Io> Shard<I> {
                 Ok(_) => {
                     self.unsynced.insert(key);
                     self.advanced.insert(key);
+                    if self.waiting.wants_acknowledged(key) {
+                        self.sync_due.insert(key);
+                    }
                 }
                 Err(error) => {
                     self.fail_partition(key, &error);
@@ -86,14 +96,23 @@ impl<I: Io> Shard<I> {
             self.flush_at = now + FLUSH_CHECK_INTERVAL;
             self.count_unsynced();
         }
-        let candidates: Vec<_> = self.unsynced.iter().copied().collect();
-        for key in candidates {
-            if self.syncing.contains_key(&key) {
+        if flush_due {
+            let due = self.unsynced.iter().filter(|key| self.is_flush_due(**key));
+            let due: Vec<_> = due.copied().collect();
+            self.sync_due.extend(due);
+        }
+        if self.wants_durable_image() && self.unsynced.contains(&METADATA) {
+            self.sync_due.insert(METADATA);
+        }
+        while self.syncing.len() < SYNCING_MAX
+            && let Some(key) = self.take_sync_due()
+        {
+            // A round under way is followed by another one, if somebody still waits then.
+            if self.syncing.contains_key(&key) || !self.unsynced.contains(&key) {
                 continue;
             }
-            let asked = self.waiting.wants_acknowledged(key)
-                || (key == METADATA && self.wants_durable_image());
-            if asked || (flush_due && self.is_flush_due(key)) {
+            let asked = self.waiting.wants_acknowledged(key) || key == METADATA;
+            if asked || self.is_flush_due(key) {
                 self.start_sync(key);
             }
         }
@@ -104,6 +123,16 @@ impl<I: Io> Shard<I> {
         let partitions = partitions.filter_map(|key| self.state.partitions.get(key));
         let bytes = partitions.map(|partition| partition.log.unsynced_bytes());
         self.settings.stats.unsynced_bytes.set(bytes.sum());
+    }
+
+    /// The next partition in turn, so that none is passed over for ever.
+    fn take_sync_due(&mut self) -> Option<PartitionKey> {
+        let after = (Bound::Excluded(self.synced_last), Bound::Unbounded);
+        let next = self.sync_due.range(after).next();
+        let key = next.or(self.sync_due.first()).copied()?;
+        self.sync_due.remove(&key);
+        self.synced_last = key;
+        Some(key)
     }
 
     /// Answers about topics wait for an image, not for an offset of the catalog's log.
@@ -135,22 +164,20 @@ impl<I: Io> Shard<I> {
         };
         let mut syncing = Syncing {
             round,
-            files_missing: plan.files.len(),
+            files_missing: 0,
             offset_end: plan.offset_end,
             failed: None,
         };
-        for name in &plan.files {
-            match partition.dir.open(name) {
-                Ok(file) => {
+        match sync_files(partition.dir.as_mut(), &plan) {
+            Ok(files) => {
+                syncing.files_missing = files.len();
+                for file in files {
                     self.settings.stats.syncs.add(1);
                     self.io
                         .submit(Purpose::Sync(round).token(), Op::Sync { file });
                 }
-                Err(error) => {
-                    syncing.files_missing -= 1;
-                    syncing.failed = Some(error);
-                }
             }
+            Err(error) => syncing.failed = Some(error),
         }
         self.rounds.insert(round, key);
         self.syncing.insert(key, syncing);
@@ -198,6 +225,8 @@ impl<I: Io> Shard<I> {
             Ok(()) => {
                 if partition.log.unsynced_bytes() == 0 {
                     self.unsynced.remove(&key);
+                } else {
+                    self.sync_due.insert(key);
                 }
                 self.advanced.insert(key);
             }
@@ -275,6 +304,7 @@ impl<I: Io> Shard<I> {
                     After::Written(key, _) => self.waiting.until_written(key, to, answer),
                     After::Acknowledged(key, offset_end) => {
                         self.advanced.insert(key);
+                        self.sync_due.insert(key);
                         self.waiting.until_acknowledged(key, offset_end, to, answer);
                     }
                     After::Published(version) => self.waiting.until_published(version, to, answer),
@@ -348,4 +378,14 @@ impl<I: Io> Shard<I> {
         }
         Ok(chunks)
     }
+}
+
+/// Everything that a round has to sync.
+fn sync_files(dir: &mut dyn Dir, plan: &SyncPlan) -> io::Result<Vec<File>> {
+    let files = plan.files.iter().map(|name| dir.open(name));
+    let mut files = files.collect::<io::Result<Vec<_>>>()?;
+    if plan.names {
+        files.extend(dir.names()?);
+    }
+    Ok(files)
 }

@@ -51,7 +51,9 @@ pub const ROOT: usize = 0;
 struct Names {
     live: BTreeMap<String, usize>,
     durable: BTreeMap<String, usize>,
-    changes: Vec<NameChange>,
+    changes: VecDeque<NameChange>,
+    /// Number of changes that are durable or were lost.
+    settled: u64,
 }
 
 #[derive(Debug)]
@@ -180,30 +182,31 @@ impl Disk {
         Ok(self.root.live.keys().cloned().collect())
     }
 
-    /// The directory of this name, created durably if it is missing.
-    pub fn open_dir(&mut self, prng: &mut Prng, name: &str) -> io::Result<usize> {
+    /// The directory of this name, if it exists.
+    pub fn find_dir(&self, name: &str) -> io::Result<Option<usize>> {
         self.check_running()?;
-        if let Some(directory) = self.root.live.get(name) {
-            return Ok(*directory);
+        Ok(self.root.live.get(name).copied())
+    }
+
+    /// The directory of this name, created if it is missing.
+    pub fn make_dir(&mut self, prng: &mut Prng, name: &str) -> io::Result<usize> {
+        if let Some(directory) = self.find_dir(name)? {
+            return Ok(directory);
         }
         self.change(prng)?;
         self.directories.push(Names::default());
         let directory = self.directories.len() - 1;
         self.root.link(name, directory);
-        self.change(prng)?;
-        self.root.sync();
         Ok(directory)
     }
 
-    /// Renames a directory durably.
+    /// Renames a directory.
     pub fn rename_dir(&mut self, prng: &mut Prng, from: &str, to: &str) -> io::Result<()> {
         self.change(prng)?;
         let directory = self.root.live.get(from).copied();
         let directory = directory.ok_or(io::ErrorKind::NotFound)?;
         let (from, to) = (from.to_owned(), to.to_owned());
         self.root.put(NameChange::Rename(from, to, directory));
-        self.change(prng)?;
-        self.root.sync();
         Ok(())
     }
 
@@ -217,8 +220,6 @@ impl Disk {
         }
         self.change(prng)?;
         self.root.unlink(name);
-        self.change(prng)?;
-        self.root.sync();
         Ok(())
     }
 
@@ -363,11 +364,43 @@ impl Disk {
         result
     }
 
-    /// Makes the names of a directory durable.
+    /// Makes everything durable, now.
+    pub fn sync_all(&mut self, prng: &mut Prng) -> io::Result<()> {
+        for inode in 0..self.inodes.len() as u64 {
+            if !self.inodes[inode as usize].changes.is_empty() {
+                self.finish_sync(prng, inode, self.sync_mark(inode))?;
+            }
+        }
+        for directory in 0..self.directories.len() {
+            self.sync_dir(prng, directory)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the names of a directory durable, now; in [`ROOT`] those of directories too.
     pub fn sync_dir(&mut self, prng: &mut Prng, directory: usize) -> io::Result<()> {
+        let marks = self.sync_dir_marks(directory);
+        self.finish_sync_dir(prng, directory, marks)
+    }
+
+    /// What a sync of a directory that begins now has to cover.
+    pub fn sync_dir_marks(&self, directory: usize) -> [u64; 2] {
+        [self.directories[directory].mark(), self.root.mark()]
+    }
+
+    /// Ends a sync of a directory: the names before the marks are durable.
+    pub fn finish_sync_dir(
+        &mut self,
+        prng: &mut Prng,
+        directory: usize,
+        marks: [u64; 2],
+    ) -> io::Result<()> {
         self.change(prng)?;
         if !self.bugs.sync_dir_skipped {
-            self.directories[directory].sync();
+            self.directories[directory].sync(marks[0]);
+            if directory == ROOT {
+                self.root.sync(marks[1]);
+            }
         }
         Ok(())
     }
@@ -384,20 +417,26 @@ impl Names {
 
     fn put(&mut self, change: NameChange) {
         change.apply(&mut self.live);
-        self.changes.push(change);
+        self.changes.push_back(change);
     }
 
-    fn sync(&mut self) {
-        for change in self.changes.drain(..) {
+    fn mark(&self) -> u64 {
+        self.settled + self.changes.len() as u64
+    }
+
+    fn sync(&mut self, mark: u64) {
+        while self.settled < mark
+            && let Some(change) = self.changes.pop_front()
+        {
             change.apply(&mut self.durable);
+            self.settled += 1;
         }
     }
 
     fn lose(&mut self, prng: &mut Prng) {
-        let kept = prng.below(self.changes.len() as u64 + 1) as usize;
-        for change in self.changes.drain(..).take(kept) {
-            change.apply(&mut self.durable);
-        }
+        self.sync(self.settled + prng.below(self.changes.len() as u64 + 1));
+        self.settled += self.changes.len() as u64;
+        self.changes.clear();
         self.live = self.durable.clone();
     }
 }

@@ -22,7 +22,8 @@ pub struct SimIo {
 /// A directory of the simulated disk.
 pub struct SimDir {
     world: SharedWorld,
-    directory: usize,
+    /// `None` for that of the data directory's own files.
+    name: Option<String>,
 }
 
 impl SimIo {
@@ -35,8 +36,7 @@ impl SimIo {
 impl SimDir {
     /// The directory of the data directory's own files.
     pub fn root(world: SharedWorld) -> Self {
-        let directory = ROOT;
-        Self { world, directory }
+        Self { world, name: None }
     }
 }
 
@@ -71,10 +71,8 @@ impl Io for SimIo {
     }
 
     fn open_dir(&mut self, name: &str) -> io::Result<Box<dyn Dir>> {
-        let World { disk, prng, .. } = &mut *self.world.borrow_mut();
-        let directory = disk.open_dir(prng, name)?;
-        let world = self.world.clone();
-        Ok(Box::new(SimDir { world, directory }))
+        let (world, name) = (self.world.clone(), Some(name.to_owned()));
+        Ok(Box::new(SimDir { world, name }))
     }
 
     fn rename_dir(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -86,26 +84,63 @@ impl Io for SimIo {
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
         disk.remove_dir(prng, name)
     }
+
+    fn sync_dirs(&mut self) -> io::Result<()> {
+        let World { disk, prng, .. } = &mut *self.world.borrow_mut();
+        disk.sync_dir(prng, ROOT)
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        let World { disk, prng, .. } = &mut *self.world.borrow_mut();
+        disk.sync_all(prng)
+    }
+}
+
+impl SimDir {
+    /// Where it is on the disk, if it exists.
+    fn found(&self) -> io::Result<Option<usize>> {
+        match &self.name {
+            Some(name) => self.world.borrow().disk.find_dir(name),
+            None => Ok(Some(ROOT)),
+        }
+    }
+
+    fn directory(&self) -> io::Result<usize> {
+        self.found()?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn created(&mut self) -> io::Result<usize> {
+        let Some(name) = &self.name else {
+            return Ok(ROOT);
+        };
+        let World { disk, prng, .. } = &mut *self.world.borrow_mut();
+        disk.make_dir(prng, name)
+    }
 }
 
 impl Dir for SimDir {
     fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
-        self.world.borrow().disk.list(self.directory)
+        match self.found()? {
+            Some(directory) => self.world.borrow().disk.list(directory),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
+        let directory = self.created()?;
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
-        disk.create(prng, self.directory, name)
+        disk.create(prng, directory, name)
     }
 
     fn open(&mut self, name: &str) -> io::Result<File> {
-        let inode = self.world.borrow().disk.open(self.directory, name)?;
+        let inode = self.world.borrow().disk.open(self.directory()?, name)?;
         Ok(File::new(FileKind::Simulated(inode)))
     }
 
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let directory = self.directory()?;
         let world = self.world.borrow();
-        world.disk.read_at(self.directory, name, position, buffer)
+        world.disk.read_at(directory, name, position, buffer)
     }
 
     fn write_at(
@@ -114,37 +149,50 @@ impl Dir for SimDir {
         position: u64,
         slices: &[io::IoSlice<'_>],
     ) -> io::Result<()> {
+        let directory = self.directory()?;
         let bytes = slices.iter().flat_map(|slice| slice.to_vec()).collect();
         let World {
             disk, prng, now, ..
         } = &mut *self.world.borrow_mut();
-        disk.write_at(prng, *now, (self.directory, name), position, bytes)
+        disk.write_at(prng, *now, (directory, name), position, bytes)
     }
 
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
+        let directory = self.created()?;
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
-        disk.replace(prng, self.directory, name, contents)
+        disk.replace(prng, directory, name, contents)
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        let directory = self.directory()?;
         let World {
             disk, prng, now, ..
         } = &mut *self.world.borrow_mut();
-        disk.truncate(prng, *now, (self.directory, name), length)
+        disk.truncate(prng, *now, (directory, name), length)
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
+        let directory = self.directory()?;
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
-        disk.remove(prng, self.directory, name)
+        disk.remove(prng, directory, name)
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
+        let directory = self.directory()?;
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
-        disk.sync(prng, self.directory, name)
+        disk.sync(prng, directory, name)
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {
+        let directory = self.directory()?;
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
-        disk.sync_dir(prng, self.directory)
+        disk.sync_dir(prng, directory)?;
+        disk.sync_dir(prng, ROOT)
+    }
+
+    fn names(&mut self) -> io::Result<Vec<File>> {
+        let directories = [self.directory()?, ROOT];
+        let file = |directory| File::new(FileKind::SimulatedDir(directory));
+        Ok(directories.map(file).to_vec())
     }
 }

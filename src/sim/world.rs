@@ -65,9 +65,15 @@ enum Event {
         run: u64,
         shard: usize,
         token: Token,
-        inode: u64,
-        mark: u64,
+        target: SyncTarget,
     },
+}
+
+/// What a sync makes durable, up to which mark.
+#[derive(Clone, Copy, Debug)]
+enum SyncTarget {
+    Contents(u64, u64),
+    Names(usize, [u64; 2]),
 }
 
 /// The world.
@@ -182,12 +188,13 @@ impl World {
                 run,
                 shard,
                 token,
-                inode,
-                mark,
+                target,
             } if run == self.run && !self.disk.stopped() => {
-                let result = match self.bugs.sync_skipped {
-                    true => Ok(()),
-                    false => self.disk.finish_sync(&mut self.prng, inode, mark),
+                let (disk, prng) = (&mut self.disk, &mut self.prng);
+                let result = match target {
+                    _ if self.bugs.sync_skipped => Ok(()),
+                    SyncTarget::Contents(inode, mark) => disk.finish_sync(prng, inode, mark),
+                    SyncTarget::Names(dir, marks) => disk.finish_sync_dir(prng, dir, marks),
                 };
                 if !self.disk.stopped() {
                     self.complete(shard, token, Outcome::Synced(result));
@@ -294,8 +301,15 @@ impl World {
                 self.pump_send(id);
             }
             Op::Sync { file } => {
-                let inode = inode_of(&file);
-                let mark = self.disk.sync_mark(inode);
+                let target = match file.kind() {
+                    FileKind::SimulatedDir(dir) => {
+                        SyncTarget::Names(*dir, self.disk.sync_dir_marks(*dir))
+                    }
+                    _ => {
+                        let inode = inode_of(&file);
+                        SyncTarget::Contents(inode, self.disk.sync_mark(inode))
+                    }
+                };
                 let taken_ns = self.prng.below(self.faults.sync_ns_max.max(1));
                 let at = Mono(self.now.0 + 20_000 + taken_ns);
                 let run = self.run;
@@ -305,8 +319,7 @@ impl World {
                         run,
                         shard,
                         token,
-                        inode,
-                        mark,
+                        target,
                     },
                 );
             }
@@ -582,6 +595,6 @@ fn connection_of(socket: &Socket) -> u64 {
 pub fn inode_of(file: &File) -> u64 {
     match file.kind() {
         FileKind::Simulated(inode) => *inode,
-        FileKind::Os(_) => unreachable!("a real file in the simulation"),
+        _ => unreachable!("no simulated file"),
     }
 }

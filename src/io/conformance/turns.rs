@@ -157,11 +157,12 @@ fn reads_are_exact<I: Make>() {
 fn directories_come_and_go<I: Make>() {
     let mut bench = Bench::<I>::new();
     bench.io.open_dir("b-0").unwrap().create("file").unwrap();
-    bench.io.open_dir("a-0").unwrap();
+    bench.io.open_dir("a-0").unwrap().create("file").unwrap();
     assert_eq!(bench.io.list_dirs().unwrap(), ["a-0", "b-0"]);
     bench.io.rename_dir("b-0", "b-0-delete").unwrap();
     assert_eq!(bench.io.list_dirs().unwrap(), ["a-0", "b-0-delete"]);
     bench.io.remove_dir("b-0-delete").unwrap();
+    bench.io.sync_dirs().unwrap();
     assert_eq!(bench.io.list_dirs().unwrap(), ["a-0"]);
 }
 

@@ -29,14 +29,10 @@ fn through(file: &File) -> Vec<u8> {
     buffer
 }
 
-fn opened(dir: &FsDir) -> Vec<&str> {
-    dir.open.iter().map(|(name, _)| name.as_str()).collect()
-}
-
 #[test]
 fn files_are_listed_by_name_with_their_size() {
     let (temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     for (name, size) in [("b", 3), ("c", 0), ("a", 70_000)] {
         dir.create(name).unwrap();
         write(&mut dir, name, 0, &vec![1; size]);
@@ -55,7 +51,7 @@ fn files_are_listed_by_name_with_their_size() {
 #[test]
 fn a_file_is_created_once() {
     let (_temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     dir.create("a").unwrap();
     let error = dir.create("a").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
@@ -65,7 +61,7 @@ fn a_file_is_created_once() {
 #[test]
 fn a_write_past_the_end_leaves_zeros() {
     let (_temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     dir.create("a").unwrap();
     write(&mut dir, "a", 3, b"end");
     assert_eq!(contents(&mut dir, "a"), b"\0\0\0end");
@@ -78,7 +74,7 @@ fn a_write_past_the_end_leaves_zeros() {
 #[test]
 fn more_slices_than_the_kernel_takes_are_written() {
     let (_temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     dir.create("a").unwrap();
     let bytes: Vec<u8> = (0..5000u32).map(|at| (at ^ (at >> 8)) as u8).collect();
     let slices: Vec<_> = bytes.chunks(2).map(IoSlice::new).collect();
@@ -116,7 +112,9 @@ fn a_short_write_goes_on_where_it_ended() {
 #[test]
 fn replace_puts_whole_contents_in_place() {
     let (temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
+    dir.create("other").unwrap();
+    dir.remove("other").unwrap();
     // What a crash in an earlier replace left behind.
     std::fs::write(
         temp.path().join("orders-0/state.tmp"),
@@ -140,7 +138,7 @@ fn replace_puts_whole_contents_in_place() {
 #[test]
 fn a_failed_replace_keeps_the_old_contents() {
     let (temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     dir.replace("state", b"old").unwrap();
     std::fs::create_dir(temp.path().join("orders-0/state.tmp")).unwrap();
     assert!(dir.replace("state", b"new").is_err());
@@ -150,7 +148,7 @@ fn a_failed_replace_keeps_the_old_contents() {
 #[test]
 fn a_removed_file_stays_readable_through_its_handle() {
     let (_temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     dir.create("a").unwrap();
     write(&mut dir, "a", 0, b"kept");
     let file = dir.open("a").unwrap();
@@ -165,32 +163,68 @@ fn a_removed_file_stays_readable_through_its_handle() {
 }
 
 #[test]
-fn few_descriptors_are_kept_and_the_oldest_goes_first() {
+fn few_descriptors_are_kept_over_all_directories() {
     let (_temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
-    let names: Vec<String> = (0..OPEN_FILES_MAX + 2)
-        .map(|index| index.to_string())
+    let data = data.with_open_files_max(3);
+    let mut dirs: Vec<FsDir> = (0..20)
+        .map(|index| data.dir(&format!("orders-{index}")).unwrap())
         .collect();
-    for name in &names {
-        dir.create(name).unwrap();
+    for round in 0..3u8 {
+        for (index, dir) in dirs.iter_mut().enumerate() {
+            if round == 0 {
+                dir.create("a").unwrap();
+            }
+            write(dir, "a", u64::from(round), &[index as u8 + round]);
+            assert!(data.open.borrow().count() <= 3);
+        }
     }
-    assert_eq!(opened(&dir), Vec::<&str>::new());
-    for name in &names[..OPEN_FILES_MAX] {
-        dir.open(name).unwrap();
+    for (index, dir) in dirs.iter_mut().enumerate() {
+        let index = index as u8;
+        assert_eq!(contents(dir, "a"), [index, index + 1, index + 2]);
     }
-    dir.open("0").unwrap();
-    dir.open(&names[OPEN_FILES_MAX]).unwrap();
-    let kept = opened(&dir);
-    assert_eq!(kept.len(), OPEN_FILES_MAX);
-    assert!(kept.contains(&"0") && !kept.contains(&"1"), "{kept:?}");
-    write(&mut dir, "1", 0, b"opened again");
-    assert_eq!(contents(&mut dir, "1"), b"opened again");
+    drop(dirs);
+    assert_eq!(
+        data.open.borrow().count(),
+        0,
+        "they go with their directories"
+    );
+}
+
+#[test]
+fn a_file_in_use_stays_open() {
+    let (_temp, data) = data();
+    let data = data.with_open_files_max(3);
+    let mut busy = data.dir("orders-0").unwrap();
+    busy.create("a").unwrap();
+    let kept = busy.open("a").unwrap();
+    for index in 1..10 {
+        let mut other = data.dir(&format!("orders-{index}")).unwrap();
+        other.create("a").unwrap();
+        other.open("a").unwrap();
+        let again = busy.open("a").unwrap();
+        assert!(std::ptr::eq(kept.kind(), again.kind()), "{index}");
+    }
+}
+
+#[test]
+fn a_directory_is_created_with_its_first_file() {
+    let (temp, data) = data();
+    let mut dir = data.dir("orders-0").unwrap();
+    assert_eq!(dir.list().unwrap(), []);
+    assert_eq!(dir.sync_dir().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(!temp.path().join("orders-0").exists());
+    dir.create("a").unwrap();
+    dir.sync_dir().unwrap();
+    assert_eq!(dir.list().unwrap(), [("a".to_owned(), 0)]);
+    let mut other = data.dir("orders-1").unwrap();
+    other.replace("state", b"new").unwrap();
+    assert_eq!(contents(&mut other, "state"), b"new");
 }
 
 #[test]
 fn errors_name_operation_and_file_and_keep_their_number() {
     let (_temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     let error = dir.sync("00.log").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
     assert_eq!(errno(&error), Some(Errno::ENOENT as i32));
@@ -207,7 +241,7 @@ fn errors_name_operation_and_file_and_keep_their_number() {
 fn names_cannot_lead_elsewhere() {
     let (temp, data) = data();
     std::fs::write(temp.path().join("outside"), "untouched").unwrap();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     for name in ["../outside", "..", ".", "", "/etc/hostname", "a/b"] {
         let kind = Some(io::ErrorKind::InvalidFilename);
         assert_eq!(
@@ -221,7 +255,7 @@ fn names_cannot_lead_elsewhere() {
             "{name}"
         );
         assert_eq!(
-            data.open_dir(name).err().map(|error| error.kind()),
+            data.dir(name).err().map(|error| error.kind()),
             kind,
             "{name}"
         );
@@ -236,21 +270,18 @@ fn names_cannot_lead_elsewhere() {
 }
 
 #[test]
-fn an_open_directory_follows_its_renaming() {
+fn a_renamed_directory_is_another() {
     let (_temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     dir.create("a").unwrap();
+    let file = dir.open("a").unwrap();
     data.rename_dir("orders-0", "orders-0-delete").unwrap();
-    dir.create("b").unwrap();
-    assert_eq!(
-        data.open_dir("orders-0-delete")
-            .unwrap()
-            .list()
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(dir.list().unwrap(), []);
+    let mut renamed = data.dir("orders-0-delete").unwrap();
+    assert_eq!(renamed.list().unwrap().len(), 1);
     data.remove_dir("orders-0-delete").unwrap();
+    sync(&file).unwrap();
+    data.sync().unwrap();
     assert_eq!(data.list_dirs().unwrap(), Vec::<String>::new());
     let error = data.remove_dir("orders-0-delete").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
@@ -261,7 +292,7 @@ fn only_directories_are_listed_as_such() {
     let (temp, data) = data();
     std::fs::write(temp.path().join("meta.properties"), "").unwrap();
     for name in ["b-0", "a-1", "a-0"] {
-        data.open_dir(name).unwrap();
+        data.dir(name).unwrap().create("a").unwrap();
     }
     assert_eq!(data.list_dirs().unwrap(), ["a-0", "a-1", "b-0"]);
 }
@@ -270,7 +301,7 @@ fn only_directories_are_listed_as_such() {
 fn reserved_room_is_no_part_of_the_file_and_is_given_back() {
     use std::os::unix::fs::MetadataExt;
     let (temp, data) = data();
-    let mut dir = data.open_dir("orders-0").unwrap();
+    let mut dir = data.dir("orders-0").unwrap();
     let size = |temp: &TempDir| {
         let metadata = std::fs::metadata(temp.path().join("orders-0/a")).unwrap();
         (metadata.len(), metadata.blocks() * 512)

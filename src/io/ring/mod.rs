@@ -428,7 +428,7 @@ impl Io for Ring {
     }
 
     fn open_dir(&mut self, name: &str) -> io::Result<Box<dyn Dir>> {
-        Ok(Box::new(self.data_dir.open_dir(name)?))
+        Ok(Box::new(self.data_dir.dir(name)?))
     }
 
     fn rename_dir(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -437,6 +437,14 @@ impl Io for Ring {
 
     fn remove_dir(&mut self, name: &str) -> io::Result<()> {
         self.data_dir.remove_dir(name)
+    }
+
+    fn sync_dirs(&mut self) -> io::Result<()> {
+        self.data_dir.sync()
+    }
+
+    fn sync_all(&mut self) -> io::Result<()> {
+        self.data_dir.sync_all()
     }
 }
 

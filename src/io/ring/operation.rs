@@ -31,7 +31,7 @@ pub(super) enum Operation {
         sending: Sending,
         load: Load,
     },
-    /// `fdatasync`.
+    /// `fdatasync`, `fsync` of a directory.
     Sync { file: File },
 }
 
@@ -110,7 +110,11 @@ impl Operation {
             }
             Operation::Sync { file } => {
                 let fd = Fd(files::descriptor(file).as_raw_fd());
-                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
+                let flags = match files::is_dir(file) {
+                    true => FsyncFlags::empty(),
+                    false => FsyncFlags::DATASYNC,
+                };
+                opcode::Fsync::new(fd).flags(flags).build()
             }
         }
     }

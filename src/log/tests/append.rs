@@ -30,6 +30,7 @@ fn offsets_are_dense_and_batches_are_stored_verbatim() {
 #[test]
 fn one_write_per_turn_and_segment() {
     let mut rig = Rig::new(Config::default());
+    rig.put(1);
     for _ in 0..10 {
         rig.append(plain(1, START_MS), RELAXED).unwrap();
     }
@@ -48,7 +49,15 @@ fn acks_one_is_visible_when_written_and_acks_all_when_synced() {
     rig.write();
     assert_eq!((rig.log.high_watermark(), rig.log.durable_offset()), (1, 0));
     let plan = rig.log.sync_plan().unwrap();
-    assert_eq!(plan.files, ["00000000000000000000.log"]);
+    let first_files = [
+        "partition.metadata",
+        "leader-epoch-checkpoint",
+        "00000000000000000000.log",
+    ];
+    assert_eq!(
+        (&plan.files[..], plan.names),
+        (&first_files.map(String::from)[..], true)
+    );
     assert_eq!(plan.offset_end, 3);
     // What comes during the sync is not covered by it.
     rig.append(plain(1, START_MS), CLIENT).unwrap();
@@ -158,6 +167,10 @@ fn segments_roll_by_size() {
     }
     assert_eq!(rig.log.size_bytes(), bytes * 10);
     let plan = rig.log.sync_plan().unwrap();
+    assert!(
+        !plan.names,
+        "the checkpoint of the first roll made them durable"
+    );
     assert_eq!(
         plan.files[..4],
         [
@@ -168,7 +181,7 @@ fn segments_roll_by_size() {
         ]
     );
     rig.sync();
-    assert_eq!(rig.log.checkpoint.recovery_point, 90);
+    assert_eq!(rig.log.checkpoint.recovery_point, 100);
     rig.put(1);
     assert_eq!(
         rig.log.sync_plan().unwrap().files,

@@ -14,6 +14,9 @@ fn load(name: &str) -> TestDir {
         let contents = std::fs::read(entry.path()).unwrap();
         dir.set(entry.file_name().to_str().unwrap(), Some(contents));
     }
+    // Of the topic that the tests open.
+    let metadata = format!("version: 0\ntopic_id: {TOPIC}");
+    dir.set("partition.metadata", Some(metadata.into_bytes()));
     dir
 }
 

@@ -15,6 +15,7 @@ use crate::batch::{self, Builder, Codec, Header};
 use bytes::Bytes;
 
 const START_MS: WallMs = 1_700_000_000_000;
+const TOPIC: TopicId = TopicId(uuid::Uuid::from_u128(77));
 const CLIENT: Origin = Origin::Client { durable: true };
 const RELAXED: Origin = Origin::Client { durable: false };
 
@@ -55,6 +56,7 @@ impl Rig {
             now,
             clean,
             leader_epoch: 0,
+            topic_id: TOPIC,
         };
         let log = Log::open(&mut dir, config, opening, &mut report);
         let log = log.map_err(|error| error.to_string())?;
@@ -97,6 +99,9 @@ impl Rig {
             for file in &plan.files {
                 self.dir.sync(file).unwrap();
             }
+            if plan.names {
+                self.dir.sync_dir().unwrap();
+            }
             self.log.on_synced(&mut self.dir, plan.offset_end).unwrap();
             self.log.check();
         }
@@ -115,6 +120,7 @@ impl Rig {
 
     fn close(mut self) -> TestDir {
         self.log.close(&mut self.dir, self.now).unwrap();
+        self.dir.sync_all().unwrap();
         self.dir
     }
 

@@ -240,6 +240,13 @@ impl Pair {
                 return;
             }
         }
+        if plan.names {
+            let rig = self.rig();
+            let result = rig.dir.sync_dir();
+            if self.done(result).is_none() {
+                return;
+            }
+        }
         if self.prng.percent(50) {
             self.append();
             self.write();
@@ -323,6 +330,7 @@ impl Pair {
         let clean = self.prng.percent(50);
         if clean {
             let result = rig.log.close(&mut rig.dir, rig.now);
+            let result = result.and_then(|()| rig.dir.sync_all());
             if self.done(result).is_none() {
                 self.rig = Some(rig);
                 return;
@@ -352,14 +360,26 @@ impl Pair {
                 now,
                 clean,
                 leader_epoch: 0,
+                topic_id: TOPIC,
             };
             if let Err(error) = Log::open(&mut dir, self.config.clone(), opening, &mut report) {
-                assert!(error.to_string().contains("power"), "{error}");
+                let why = error.to_string();
+                assert!(
+                    why.contains("power") || why.contains(NEVER_DURABLE),
+                    "{why}"
+                );
             }
             dir.restart_machine(&mut self.prng);
             clean = false;
         }
-        let rig = Rig::open_at(dir, self.config.clone(), clean, now).unwrap();
+        let rig = match Rig::open_at(dir, self.config.clone(), clean, now) {
+            Err(why) if why.contains(NEVER_DURABLE) => {
+                assert_eq!((self.durable, self.start), (0, 0));
+                let dir = TestDir::default();
+                Rig::open_at(dir, self.config.clone(), clean, now).unwrap()
+            }
+            opened => opened.unwrap(),
+        };
         self.recovered(&rig.log);
         self.rig = Some(rig);
     }
@@ -416,6 +436,9 @@ impl Pair {
         assert_eq!(records, known);
     }
 }
+
+/// What is said of files that a crash left before any of them was durable.
+const NEVER_DURABLE: &str = "do not tell whose they are";
 
 #[derive(Debug)]
 enum Judgement {

@@ -81,15 +81,110 @@ fn recovered_state_is_live_state() {
 #[test]
 fn empty_directory() {
     let rig = Rig::new(small());
-    assert_eq!(
-        rig.dir.file_names(),
-        [FIRST, "forebay-checkpoint", "leader-epoch-checkpoint"]
-    );
+    assert_eq!(rig.dir.operations(), 0);
     assert_eq!((rig.report.segments, rig.log.log_end_offset()), (1, 0));
     let rig = rig.kill().unwrap();
     assert_eq!(rig.log.log_end_offset(), 0);
-    let rig = rig.reopen();
+    let mut rig = rig.reopen();
     assert_eq!(rig.log.log_end_offset(), 0);
+    assert_eq!(
+        rig.dir.file_names(),
+        [""; 0],
+        "a stop leaves no traces of it either"
+    );
+    rig.put(1);
+    let first_files = [FIRST, "leader-epoch-checkpoint", "partition.metadata"];
+    assert_eq!(rig.dir.file_names(), first_files);
+}
+
+#[test]
+fn interrupted_creation() {
+    let mut whole = Rig::new(small());
+    let before = whole.dir.operations();
+    whole.put(1);
+    for operations in 1..whole.dir.operations() - before {
+        let mut rig = Rig::new(small());
+        rig.append(plain(1, START_MS), CLIENT).unwrap();
+        rig.dir.cut_power_after(operations);
+        assert!(rig.log.write_queued(&mut rig.dir, rig.now).is_err());
+        let kept = rig.dir.file_names();
+        // Only the process dies.
+        match rig.kill() {
+            Ok(mut rig) => {
+                assert_eq!(rig.log.log_end_offset(), 0);
+                assert_eq!(rig.put(2).base_offset, 0);
+                rig.sync();
+                assert_eq!(rig.kill().unwrap().log.log_end_offset(), 2);
+            }
+            Err(why) => {
+                assert!(why.contains("do not tell whose they are"), "{why}");
+                assert_eq!(kept, ["partition.metadata"], "it is empty");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_of_an_earlier_topic() {
+    let mut rig = segments(2);
+    let metadata = format!("version: 0\ntopic_id: {}\n", TopicId::ZERO);
+    rig.dir.set("partition.metadata", Some(metadata.into()));
+    let before = rig.dir.operations();
+    let mut dir = rig.dir.clone();
+    refusal(rig.kill(), "of an earlier topic");
+    assert_eq!(dir.operations(), before, "nothing was touched");
+    // As another program may end the file.
+    let metadata = format!("version: 0\ntopic_id: {TOPIC}\n");
+    dir.set("partition.metadata", Some(metadata.into()));
+    Rig::open(dir, small(), false).unwrap();
+}
+
+#[test]
+fn files_without_an_owner() {
+    for metadata in [None, Some("version: 0\ntopic_id: AAAA")] {
+        let metadata = metadata.map(|text| text.as_bytes().to_vec());
+        let mut rig = unsynced_segments(1);
+        rig.dir.set("partition.metadata", metadata.clone());
+        refusal(rig.kill(), "do not tell whose they are");
+        let mut rig = segments(2);
+        rig.dir.set("partition.metadata", metadata);
+        refusal(rig.kill(), "is missing or damaged");
+    }
+}
+
+#[test]
+fn recovery_point_within_a_segment() {
+    let mut rig = Rig::new(Config {
+        segment_bytes: 1 << 30,
+        ..small()
+    });
+    rig.put(3);
+    let size_bytes = rig.dir.contents(FIRST).len();
+    rig.put(3);
+    rig.sync();
+    assert_eq!(rig.log.checkpoint.recovery_point, 0, "not for so little");
+    rig.log.checkpoint_lag_bytes = CHECKPOINT_BYTES;
+    rig.put(3);
+    rig.sync();
+    assert_eq!(rig.log.checkpoint.recovery_point, 9);
+    rig.put(3);
+    let live = state(&rig.log);
+    let mut dir = rig.dir.clone();
+    let rig = rig.kill().unwrap();
+    assert_eq!(rig.report.bytes_scanned, size_bytes as u64);
+    assert_eq!(state(&rig.log), live);
+    // A torn tail is cut down to it and no further.
+    let mut contents = dir.contents(FIRST);
+    contents.truncate(3 * size_bytes + 1);
+    dir.set(FIRST, Some(contents.clone()));
+    let rig = Rig::open(dir.clone(), small(), false).unwrap();
+    assert_eq!(
+        (rig.log.log_end_offset(), rig.report.bytes_truncated),
+        (9, 1)
+    );
+    contents.truncate(3 * size_bytes - 1);
+    dir.set(FIRST, Some(contents));
+    refusal(Rig::open(dir, small(), false), "is damaged");
 }
 
 #[test]
@@ -142,6 +237,7 @@ fn epochs_follow_the_bounds_of_the_log() {
             now: Now::default(),
             clean,
             leader_epoch,
+            topic_id: TOPIC,
         };
         Log::open(dir, small(), opening, &mut Report::default()).unwrap()
     };
@@ -149,6 +245,7 @@ fn epochs_follow_the_bounds_of_the_log() {
     rig.put(5);
     let mut dir = rig.close();
     let mut log = open(&mut dir, true, 3);
+    assert_eq!(log.leader_epoch(), 3);
     log.append(Now::default(), plain(4, -1), RELAXED).unwrap();
     log.write_queued(&mut dir, Now::default()).unwrap();
     // The batch of epoch 3 is lost, and with it the epoch.
@@ -156,7 +253,10 @@ fn epochs_follow_the_bounds_of_the_log() {
     let mut contents = lost.contents(FIRST);
     contents.pop();
     lost.set(FIRST, Some(contents));
-    assert_eq!(open(&mut lost, false, 1).leader_epoch(), 1);
+    let mut cut = open(&mut lost, false, 1);
+    assert_eq!(cut.leader_epoch(), 1);
+    cut.append(Now::default(), plain(1, -1), RELAXED).unwrap();
+    cut.write_queued(&mut lost, Now::default()).unwrap();
     assert_eq!(
         lost.contents("leader-epoch-checkpoint"),
         b"0\n2\n0 0\n1 5\n"
@@ -166,7 +266,6 @@ fn epochs_follow_the_bounds_of_the_log() {
     assert_eq!(log.end_offset_for_epoch(0), (0, 7));
     log.close(&mut dir, Now::default()).unwrap();
     assert_eq!(open(&mut dir, true, 3).end_offset_for_epoch(0), (0, 7));
-    assert_eq!(dir.contents("leader-epoch-checkpoint"), b"0\n1\n3 7\n");
 }
 
 /// Damages the tail of the only segment at each of its bytes and expects the whole batches before.
@@ -410,7 +509,6 @@ fn swapped_segment() {
 fn foreign_files() {
     let mut rig = segments(2);
     rig.dir.set("notes.txt", Some(vec![1]));
-    rig.dir.set("partition.metadata", Some(vec![1]));
     let rig = unclean(rig).unwrap();
     assert!(rig.dir.has("notes.txt"));
     assert_eq!(rig.report.repairs, ["ignored unknown file notes.txt"]);

@@ -1,24 +1,36 @@
 //! Files and directories, as both back ends see them: [`DataDir`] holds one directory per
-//! partition, [`FsDir`] is one of them. Every call works relative to an open directory, so a
-//! renamed directory stays usable, and names that would leave it are refused.
+//! partition, [`FsDir`] is one of them. An [`FsDir`] is a name, not a descriptor: it costs nothing
+//! while nothing is read or written, and the directory is created with its first file. Names that
+//! would lead elsewhere are refused.
 //!
-//! Nothing here waits for the device but the calls that say so (`sync`, `sync_dir`, `replace`, and
-//! the durable creation, renaming and removal of directories).
+//! Nothing here waits for the device but the calls that say so (`sync`, `sync_dir`, `replace`).
 
+mod limit;
+mod open_files;
+
+use super::cached;
 use crate::base::dir::{Dir, File, FileKind};
+pub use limit::raise_open_files_limit;
+use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::sys::uio::{pread, pwritev};
 use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, unlinkat};
+use open_files::{OpenFiles, Place};
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
-/// Open descriptors kept per directory: the active segment with its two indexes, a checkpoint, and
-/// a few older segments that consumers read. Thousands of partitions must fit the process's limit.
-const OPEN_FILES_MAX: usize = 8;
+/// Open descriptors known per directory: the active segment, and a few older segments that
+/// consumers read, with their indexes.
+const DIR_FILES_MAX: usize = 8;
+
+/// Descriptors that a [`DataDir`] keeps open unless told otherwise.
+const OPEN_FILES_MAX: usize = 256;
 
 /// Slices the kernel takes in one vectored write (`IOV_MAX`).
 const WRITE_SLICES_MAX: usize = 1024;
@@ -30,17 +42,21 @@ const UNFINISHED_SUFFIX: &str = ".tmp";
 /// The broker's data directory: one directory per partition.
 #[derive(Debug)]
 pub struct DataDir {
-    dir: OwnedFd,
+    dir: Rc<OwnedFd>,
     label: String,
+    open: Rc<RefCell<OpenFiles>>,
 }
 
-/// One directory of the data directory.
+/// One directory of the data directory, which need not exist.
 #[derive(Debug)]
 pub struct FsDir {
-    dir: OwnedFd,
+    root: Rc<OwnedFd>,
+    name: String,
+    /// For error texts.
     label: String,
-    /// Least recently used first.
-    open: Vec<(String, File)>,
+    open: Rc<RefCell<OpenFiles>>,
+    /// Where its files are kept open; least recently opened first.
+    places: Vec<(String, Place)>,
 }
 
 /// An error of the operating system with what was being done to which file.
@@ -79,15 +95,26 @@ impl DataDir {
         let label = path.display().to_string();
         let dir = nix::fcntl::open(path, DIRECTORY, Mode::empty())
             .map_err(|errno| failed("open", &label, errno))?;
-        fsync(&dir).map_err(|errno| failed("sync", &label, errno))?;
-        Ok(Self { dir, label })
+        let dir = Self {
+            dir: Rc::new(dir),
+            label,
+            open: Rc::new(RefCell::new(OpenFiles::new(OPEN_FILES_MAX))),
+        };
+        dir.sync()?;
+        Ok(dir)
+    }
+
+    /// Keeps at most this many files of all its directories open.
+    pub fn with_open_files_max(self, files_max: usize) -> Self {
+        let open = Rc::new(RefCell::new(OpenFiles::new(files_max)));
+        Self { open, ..self }
     }
 
     /// The names of all directories in it, sorted.
     pub fn list_dirs(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for (name, kind, _) in entries(self.dir.as_fd(), &self.label)? {
-            if kind == SFlag::S_IFDIR {
+        for (name, kind) in entries(self.dir.as_fd(), ".", &self.label)? {
+            if kind == EntryKind::Directory {
                 names.push(name);
             }
         }
@@ -95,57 +122,54 @@ impl DataDir {
     }
 
     /// The files of the data directory itself.
-    pub fn files(&self) -> io::Result<FsDir> {
-        let dir = openat(&self.dir, ".", DIRECTORY, Mode::empty())
-            .map_err(|errno| failed("open", &self.label, errno))?;
-        Ok(FsDir {
-            dir,
-            label: self.label.clone(),
-            open: Vec::new(),
-        })
+    pub fn files(&self) -> FsDir {
+        self.named(".", self.label.clone())
     }
 
-    /// Opens one of its directories; a missing one is created durably.
-    pub fn open_dir(&self, name: &str) -> io::Result<FsDir> {
-        let path = self.path(name)?;
-        match mkdirat(&self.dir, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => self.sync()?,
-            Err(Errno::EEXIST) => {}
-            Err(errno) => return Err(failed("create", &path, errno)),
+    /// One of its directories, whether it exists or not.
+    pub fn dir(&self, name: &str) -> io::Result<FsDir> {
+        self.path(name)?;
+        Ok(self.named(name, name.to_owned()))
+    }
+
+    fn named(&self, name: &str, label: String) -> FsDir {
+        FsDir {
+            root: self.dir.clone(),
+            name: name.to_owned(),
+            label,
+            open: self.open.clone(),
+            places: Vec::new(),
         }
-        let dir = openat(&self.dir, name, DIRECTORY, Mode::empty())
-            .map_err(|errno| failed("open", &path, errno))?;
-        Ok(FsDir {
-            dir,
-            label: name.to_owned(),
-            open: Vec::new(),
-        })
     }
 
-    /// Renames a directory durably; open handles to it stay usable.
+    /// Renames a directory; durable after [`DataDir::sync`]. What was known of it by its old name
+    /// must not be used any more.
     pub fn rename_dir(&self, from: &str, to: &str) -> io::Result<()> {
         let path = self.path(from)?;
         self.path(to)?;
-        renameat(&self.dir, from, &self.dir, to).map_err(|errno| failed("rename", &path, errno))?;
-        self.sync()
+        renameat(&*self.dir, from, &*self.dir, to).map_err(|errno| failed("rename", &path, errno))
     }
 
-    /// Removes a directory and all files in it, durably.
+    /// Removes a directory and all files in it; durable after [`DataDir::sync`].
     pub fn remove_dir(&self, name: &str) -> io::Result<()> {
         let path = self.path(name)?;
-        let dir = openat(&self.dir, name, DIRECTORY, Mode::empty())
-            .map_err(|errno| failed("open", &path, errno))?;
-        for (file, _, _) in entries(dir.as_fd(), &path)? {
-            unlinkat(&dir, file.as_str(), UnlinkatFlags::NoRemoveDir)
-                .map_err(|errno| failed("remove", &format!("{path}/{file}"), errno))?;
+        for (file, _) in entries(self.dir.as_fd(), name, &path)? {
+            let file = format!("{name}/{file}");
+            unlinkat(&*self.dir, file.as_str(), UnlinkatFlags::NoRemoveDir)
+                .map_err(|errno| failed("remove", &format!("{}/{file}", self.label), errno))?;
         }
-        unlinkat(&self.dir, name, UnlinkatFlags::RemoveDir)
-            .map_err(|errno| failed("remove", &path, errno))?;
-        self.sync()
+        unlinkat(&*self.dir, name, UnlinkatFlags::RemoveDir)
+            .map_err(|errno| failed("remove", &path, errno))
     }
 
-    fn sync(&self) -> io::Result<()> {
-        fsync(&self.dir).map_err(|errno| failed("sync", &self.label, errno))
+    /// Makes renamed and removed directories durable.
+    pub fn sync(&self) -> io::Result<()> {
+        fsync(&*self.dir).map_err(|errno| failed("sync", &self.label, errno))
+    }
+
+    /// Makes everything in it durable, contents and names, and with it all of its file system.
+    pub fn sync_all(&self) -> io::Result<()> {
+        nix::unistd::syncfs(&*self.dir).map_err(|errno| failed("sync", &self.label, errno))
     }
 
     /// The name for error texts, if it is one that stays inside.
@@ -159,33 +183,65 @@ impl DataDir {
 impl FsDir {
     /// An open descriptor of a file that exists, from those kept or a new one.
     fn file(&mut self, name: &str, operation: &'static str) -> io::Result<File> {
-        if let Some(at) = self.open.iter().rposition(|(kept, _)| kept == name) {
-            self.open[at..].rotate_left(1);
-        } else {
-            let fd = self.open_at(name, OFlag::O_RDWR, operation)?;
-            if self.open.len() == OPEN_FILES_MAX {
-                self.open.remove(0);
+        if let Some(at) = self.places.iter().position(|(kept, _)| kept == name) {
+            if let Some(file) = self.open.borrow_mut().get(self.places[at].1) {
+                return Ok(file);
             }
-            self.open
-                .push((name.to_owned(), File::new(FileKind::Os(fd))));
+            self.places.remove(at);
         }
-        let (_, file) = self.open.last().expect("the file was just put last");
-        Ok(file.clone())
+        let fd = self.open_at(name, OFlag::O_RDWR, operation)?;
+        let file = File::new(FileKind::Os(fd));
+        if self.places.len() == DIR_FILES_MAX {
+            let (_, place) = self.places.remove(0);
+            self.open.borrow_mut().close(place);
+        }
+        let place = self.open.borrow_mut().keep(file.clone());
+        self.places.push((name.to_owned(), place));
+        Ok(file)
     }
 
     fn open_at(&self, name: &str, flags: OFlag, operation: &'static str) -> io::Result<OwnedFd> {
         check_plain(name, &self.path(name))?;
         openat(
-            &self.dir,
-            name,
+            &*self.root,
+            self.inside(name).as_str(),
             flags | OFlag::O_CLOEXEC,
             Mode::from_bits_truncate(0o644),
         )
         .map_err(|errno| self.failed(operation, name, errno))
     }
 
+    /// The same for a file that may be new, and the first one of the directory.
+    fn create_at(&self, name: &str, flags: OFlag, operation: &'static str) -> io::Result<OwnedFd> {
+        match self.open_at(name, flags | OFlag::O_CREAT, operation) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result,
+        }
+        match mkdirat(
+            &*self.root,
+            self.name.as_str(),
+            Mode::from_bits_truncate(0o755),
+        ) {
+            Ok(()) | Err(Errno::EEXIST) => self.open_at(name, flags | OFlag::O_CREAT, operation),
+            Err(errno) => Err(failed("create", &self.label, errno)),
+        }
+    }
+
+    fn open_dir(&self) -> io::Result<OwnedFd> {
+        openat(&*self.root, self.name.as_str(), DIRECTORY, Mode::empty())
+            .map_err(|errno| failed("sync", &self.label, errno))
+    }
+
     fn forget(&mut self, name: &str) {
-        self.open.retain(|(kept, _)| kept != name);
+        if let Some(at) = self.places.iter().position(|(kept, _)| kept == name) {
+            let (_, place) = self.places.remove(at);
+            self.open.borrow_mut().close(place);
+        }
+    }
+
+    /// A file's path from the data directory.
+    fn inside(&self, name: &str) -> String {
+        format!("{}/{name}", self.name)
     }
 
     fn path(&self, name: &str) -> String {
@@ -202,24 +258,43 @@ impl FsDir {
     }
 }
 
+impl Drop for FsDir {
+    fn drop(&mut self) {
+        let mut open = self.open.borrow_mut();
+        for (_, place) in &self.places {
+            open.close(*place);
+        }
+    }
+}
+
 impl Dir for FsDir {
     fn list(&mut self) -> io::Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
-        for (name, kind, size) in entries(self.dir.as_fd(), &self.label)? {
-            if kind == SFlag::S_IFREG && !name.ends_with(UNFINISHED_SUFFIX) {
-                files.push((name, size));
+        let found = match entries(self.root.as_fd(), &self.name, &self.label) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(files),
+            found => found?,
+        };
+        for (name, kind) in found {
+            if kind != EntryKind::File || name.ends_with(UNFINISHED_SUFFIX) {
+                continue;
+            }
+            match fstatat(
+                &*self.root,
+                self.inside(&name).as_str(),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            ) {
+                Ok(stat) => files.push((name, u64::try_from(stat.st_size).unwrap_or(0))),
+                // Removed since it was listed.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(self.failed("list", &name, errno)),
             }
         }
         Ok(files)
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
-        self.open_at(
-            name,
-            OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL,
-            "create",
-        )
-        .map(drop)
+        self.create_at(name, OFlag::O_RDWR | OFlag::O_EXCL, "create")
+            .map(drop)
     }
 
     fn open(&mut self, name: &str) -> io::Result<File> {
@@ -230,6 +305,11 @@ impl Dir for FsDir {
         let file = self.file(name, "read")?;
         read_full(descriptor(&file), position, buffer)
             .map_err(|error| self.failed("read", name, error))
+    }
+
+    fn is_cached(&mut self, name: &str, position: u64) -> bool {
+        let file = self.file(name, "read");
+        file.is_ok_and(|file| cached::is_readable(descriptor(&file), position))
     }
 
     fn write_at(&mut self, name: &str, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
@@ -253,16 +333,17 @@ impl Dir for FsDir {
 
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
         let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
-        let file = self.open_at(&unfinished, flags, "replace")?;
+        let flags = OFlag::O_WRONLY | OFlag::O_TRUNC;
+        let file = self.create_at(&unfinished, flags, "replace")?;
         write_file(file.as_fd(), 0, &[IoSlice::new(contents)])
             .map_err(|error| self.failed("replace", name, error))?;
         fsync(&file).map_err(|errno| self.failed("replace", name, errno))?;
         // A kept descriptor would go on reading the old contents.
         self.forget(name);
-        renameat(&self.dir, unfinished.as_str(), &self.dir, name)
+        let (from, to) = (self.inside(&unfinished), self.inside(name));
+        renameat(&*self.root, from.as_str(), &*self.root, to.as_str())
             .map_err(|errno| self.failed("replace", name, errno))?;
-        self.sync_dir()
+        fsync(self.open_dir()?).map_err(|errno| failed("sync", &self.label, errno))
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
@@ -274,25 +355,54 @@ impl Dir for FsDir {
     fn remove(&mut self, name: &str) -> io::Result<()> {
         check_plain(name, &self.path(name))?;
         self.forget(name);
-        unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir)
-            .map_err(|errno| self.failed("remove", name, errno))
+        unlinkat(
+            &*self.root,
+            self.inside(name).as_str(),
+            UnlinkatFlags::NoRemoveDir,
+        )
+        .map_err(|errno| self.failed("remove", name, errno))
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         let file = self.file(name, "sync")?;
-        fdatasync(descriptor(&file)).map_err(|errno| self.failed("sync", name, errno))
+        sync(&file).map_err(|error| self.failed("sync", name, error))
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {
-        fsync(&self.dir).map_err(|errno| failed("sync", &self.label, errno))
+        for file in self.names()? {
+            sync(&file).map_err(|error| failed("sync", &self.label, error))?;
+        }
+        Ok(())
     }
+
+    fn names(&mut self) -> io::Result<Vec<File>> {
+        let root = openat(&*self.root, ".", DIRECTORY, Mode::empty())
+            .map_err(|errno| failed("sync", &self.label, errno))?;
+        let files = [self.open_dir()?, root].map(|fd| File::new(FileKind::OsDir(fd)));
+        Ok(files.to_vec())
+    }
+}
+
+/// Waits until what was written to a file, or what happened to the names in a directory, is on
+/// stable storage.
+pub(super) fn sync(file: &File) -> io::Result<()> {
+    let result = match is_dir(file) {
+        true => fsync(descriptor(file)),
+        false => fdatasync(descriptor(file)),
+    };
+    result.map_err(io::Error::from)
+}
+
+/// True for what [`Dir::names`] gives.
+pub(super) fn is_dir(file: &File) -> bool {
+    matches!(file.kind(), FileKind::OsDir(_))
 }
 
 /// The descriptor behind a file of the operating system.
 pub(super) fn descriptor(file: &File) -> BorrowedFd<'_> {
     match file.kind() {
-        FileKind::Os(fd) => fd.as_fd(),
-        FileKind::Simulated(_) => unreachable!("a simulated file reached the operating system"),
+        FileKind::Os(fd) | FileKind::OsDir(fd) => fd.as_fd(),
+        _ => unreachable!("a simulated file reached the operating system"),
     }
 }
 
@@ -301,11 +411,18 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
 
-/// Name, kind and size of everything in a directory, sorted by name.
-fn entries(dir: BorrowedFd<'_>, label: &str) -> io::Result<Vec<(String, SFlag, u64)>> {
+/// What a name in a directory stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum EntryKind {
+    Directory,
+    File,
+    Other,
+}
+
+/// Name and kind of everything in a directory, sorted by name.
+fn entries(root: BorrowedFd<'_>, dir: &str, label: &str) -> io::Result<Vec<(String, EntryKind)>> {
     let list = |errno| failed("list", label, errno);
-    // A second descriptor, because reading the entries moves its position.
-    let mut reader = nix::dir::Dir::openat(dir, ".", DIRECTORY, Mode::empty()).map_err(list)?;
+    let mut reader = nix::dir::Dir::openat(root, dir, DIRECTORY, Mode::empty()).map_err(list)?;
     let mut entries = Vec::new();
     for entry in reader.iter() {
         let entry = entry.map_err(list)?;
@@ -320,22 +437,31 @@ fn entries(dir: BorrowedFd<'_>, label: &str) -> io::Result<Vec<(String, SFlag, u
         if matches!(name, "." | "..") {
             continue;
         }
-        match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-                entries.push((
-                    name.to_owned(),
-                    kind,
-                    u64::try_from(stat.st_size).unwrap_or(0),
-                ));
-            }
-            // Removed since it was listed.
-            Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(failed("list", &format!("{label}/{name}"), errno)),
-        }
+        let kind = match entry.file_type() {
+            Some(Type::Directory) => EntryKind::Directory,
+            Some(Type::File) => EntryKind::File,
+            Some(_) => EntryKind::Other,
+            // Not every file system tells.
+            None => kind_of(root, &format!("{dir}/{name}")).map_err(list)?,
+        };
+        entries.push((name.to_owned(), kind));
     }
     entries.sort();
     Ok(entries)
+}
+
+fn kind_of(root: BorrowedFd<'_>, path: &str) -> Result<EntryKind, Errno> {
+    let stat = match fstatat(root, path, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => return Ok(EntryKind::Other),
+        stat => stat?,
+    };
+    Ok(
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFDIR => EntryKind::Directory,
+            SFlag::S_IFREG => EntryKind::File,
+            _ => EntryKind::Other,
+        },
+    )
 }
 
 /// Reads until the buffer is full or the file ends.
