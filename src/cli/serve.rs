@@ -21,7 +21,7 @@ pub fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Box<dyn Error>> 
     let server = Server::start(&config)?;
     let addresses = server.addresses().iter().map(ToString::to_string);
     let addresses: Vec<_> = addresses.collect();
-    writeln!(out, "forebay listens on {}", addresses.join(", "))?;
+    writeln!(out, "forebay listens on {}", addresses.join(","))?;
     writeln!(out, "  data    {}", server.dir().describe())?;
     writeln!(
         out,

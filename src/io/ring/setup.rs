@@ -11,8 +11,8 @@ use std::{fmt, io};
 /// way, far more than one turn submits.
 const COMPLETIONS_PER_ENTRY: u32 = 16;
 
-/// Kernel threads per shard for what must block, which is fdatasync (and splice from a file): few, because the device takes
-/// only so many flushes at once, and they share the shard's core.
+/// Kernel threads per shard for what must block, which is fdatasync and splice from a file: few,
+/// because the device takes only so many flushes at once, and they share the shard's core.
 const BLOCKING_WORKERS_MAX: u32 = 4;
 
 /// Operations the back end uses.
