@@ -94,20 +94,7 @@ impl Log {
         let files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
         check_owner(dir, &files, opening.topic_id)?;
         let stored = Checkpoint::load(dir, &files)?;
-        let mut recovery = Recovery {
-            dir,
-            config: &config,
-            opening,
-            report,
-            files,
-            bases: Vec::new(),
-            log_start_offset: 0,
-            recovery_point: 0,
-            segments: VecDeque::new(),
-            bytes_scanned: 0,
-            left_at: None,
-            trusted: false,
-        };
+        let mut recovery = Recovery::new(dir, &config, opening, report, files);
         recovery.take_inventory()?;
         recovery.find_bounds(stored)?;
         let presence = match recovery.bases.is_empty() && stored.is_none() {
@@ -213,7 +200,30 @@ fn check_owner(
     }
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    fn new(
+        dir: &'a mut dyn Dir,
+        config: &'a Config,
+        opening: Opening,
+        report: &'a mut Report,
+        files: BTreeMap<String, u64>,
+    ) -> Self {
+        Self {
+            dir,
+            config,
+            opening,
+            report,
+            files,
+            bases: Vec::new(),
+            log_start_offset: 0,
+            recovery_point: 0,
+            segments: VecDeque::new(),
+            bytes_scanned: 0,
+            left_at: None,
+            trusted: false,
+        }
+    }
+
     /// Sorts the files by what they are; removes what an interrupted operation left.
     fn take_inventory(&mut self) -> Result<(), OpenError> {
         let mut derived = Vec::new();
