@@ -405,8 +405,8 @@ fn bind_all(config: &Config) -> io::Result<Vec<Option<Listener>>> {
     Ok(listeners)
 }
 
-/// How many files each shard may keep open for its logs: half of what the process may have; the
-/// rest is for connections.
+/// How many files each shard may keep open for its logs: together a quarter of what the process
+/// may have; the rest is for connections and for syncs under way.
 fn open_files_max(shards: usize) -> usize {
     let limit = match files::raise_open_files_limit() {
         Ok((before, limit)) => {
@@ -423,7 +423,7 @@ fn open_files_max(shards: usize) -> usize {
             OPEN_FILES_MIN
         }
     };
-    (limit / 2 / shards.max(1) as u64).min(OPEN_FILES_MAX) as usize
+    (limit / 4 / shards.max(1) as u64).min(OPEN_FILES_MAX) as usize
 }
 
 /// What every system allows.

@@ -69,7 +69,7 @@ impl Replay {
 
 /// Reads a segment up to the first batch that is not valid: damaged, cut off, not next in offset,
 /// or of an older epoch than the one before. What lies below `durable` was synced once and only its
-/// heads are read; all else is synced first, and then read with its CRC.
+/// heads are read; all else is read with its CRC.
 pub(super) fn scan_segment(
     dir: &mut dyn Dir,
     (base_offset, file_bytes): (Offset, u64),
@@ -89,8 +89,7 @@ pub(super) fn scan_segment(
     let mut heads = Walk::heads(dir, &file, 0, file_bytes);
     while scan.segment.offset_end < durable && scan.take_next(&mut heads, false, config, replay)? {}
     scan.checked_from = scan.segment.size_bytes;
-    if scan.invalid.is_none() && scan.checked_from < file_bytes {
-        dir.sync(&file)?;
+    if scan.invalid.is_none() {
         let mut rest = Walk::scan(dir, &file, scan.checked_from, file_bytes);
         while scan.take_next(&mut rest, true, config, replay)? {}
     }

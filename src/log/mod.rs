@@ -52,7 +52,8 @@ use watermarks::{Place, Watermarks};
 pub struct Opening {
     /// The time.
     pub now: Now,
-    /// The data directory's last stop was clean: every log was closed by [`Log::close`].
+    /// The data directory's last stop was clean: every log was closed by [`Log::close`]. After any
+    /// other, the caller has synced the whole data directory since.
     pub clean: bool,
     /// The epoch of this leadership; the log goes on with the largest it knows, if that is larger.
     pub leader_epoch: Epoch,

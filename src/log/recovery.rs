@@ -1,7 +1,8 @@
 //! Opening a log. After a clean stop the files are believed as far as a quick look supports them.
-//! After any other, everything from the recovery point on is synced first, so that no decision
-//! rests on data that was never durable, and then read with its CRC. Nothing is written that the
-//! next opening would find out again: opening is quick also for thousands of partitions.
+//! After any other, everything from the recovery point on is read with its CRC; the caller has
+//! synced the whole data directory before, so that no decision rests on data that was never
+//! durable. Nothing is written that the next opening would find out again: opening is quick also
+//! for thousands of partitions.
 //!
 //! What is found decides (each row has a test of this name in `tests/recovery.rs`):
 //!
@@ -81,8 +82,7 @@ struct Recovery<'a> {
 
 impl Log {
     /// Opens the log in `dir`, or begins a new one if there is none. After an unclean stop
-    /// everything beyond the recovery point is synced, read and checked, and a torn tail is cut
-    /// off.
+    /// everything beyond the recovery point is read and checked, and a torn tail is cut off.
     ///
     /// Afterwards all that is in the log is durable, and the high watermark is the log's end.
     pub fn open(
@@ -94,20 +94,7 @@ impl Log {
         let files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
         check_owner(dir, &files, opening.topic_id)?;
         let stored = Checkpoint::load(dir, &files)?;
-        let mut recovery = Recovery {
-            dir,
-            config: &config,
-            opening,
-            report,
-            files,
-            bases: Vec::new(),
-            log_start_offset: 0,
-            recovery_point: 0,
-            segments: VecDeque::new(),
-            bytes_scanned: 0,
-            left_at: None,
-            trusted: false,
-        };
+        let mut recovery = Recovery::new(dir, &config, opening, report, files);
         recovery.take_inventory()?;
         recovery.find_bounds(stored)?;
         let presence = match recovery.bases.is_empty() && stored.is_none() {
@@ -160,8 +147,10 @@ impl Log {
             poisoned: None,
         };
         log.begin_epoch(dir, replay.stored_epochs)?;
-        if presence == Presence::Durable {
-            log.settle_opening(dir)?;
+        if log.checkpoint_lag_bytes >= CHECKPOINT_BYTES && !trusted {
+            log.checkpoint.recovery_point = end.offset;
+            log.store_checkpoint(dir)?;
+            log.checkpoint_lag_bytes = 0;
         }
         Ok(log)
     }
@@ -180,21 +169,6 @@ impl Log {
             // They were read from all batches, which should not be needed again.
             self.epochs.store(dir)?;
             self.epochs_stored = true;
-        }
-        Ok(())
-    }
-
-    /// Makes durable what the next opening relies on.
-    fn settle_opening(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
-        if !self.checkpoint_stored {
-            // The process that created them may have died before it could sync them.
-            dir.sync(METADATA_FILE)?;
-            dir.sync_dir()?;
-        }
-        if self.checkpoint_lag_bytes >= CHECKPOINT_BYTES && self.closed_at.is_none() {
-            self.checkpoint.recovery_point = self.log_end_offset();
-            self.store_checkpoint(dir)?;
-            self.checkpoint_lag_bytes = 0;
         }
         Ok(())
     }
@@ -226,7 +200,30 @@ fn check_owner(
     }
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    fn new(
+        dir: &'a mut dyn Dir,
+        config: &'a Config,
+        opening: Opening,
+        report: &'a mut Report,
+        files: BTreeMap<String, u64>,
+    ) -> Self {
+        Self {
+            dir,
+            config,
+            opening,
+            report,
+            files,
+            bases: Vec::new(),
+            log_start_offset: 0,
+            recovery_point: 0,
+            segments: VecDeque::new(),
+            bytes_scanned: 0,
+            left_at: None,
+            trusted: false,
+        }
+    }
+
     /// Sorts the files by what they are; removes what an interrupted operation left.
     fn take_inventory(&mut self) -> Result<(), OpenError> {
         let mut derived = Vec::new();

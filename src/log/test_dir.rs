@@ -86,12 +86,17 @@ impl TestDir {
         }
     }
 
-    /// Makes everything durable, as the shell does after closing all logs.
+    /// Makes everything durable, as the shell does after closing all logs and before opening them.
     pub fn sync_all(&mut self) -> io::Result<()> {
         for name in self.file_names() {
-            self.sync(&name)?;
+            if !self.inode(&name)?.changes.is_empty() {
+                self.sync(&name)?;
+            }
         }
-        self.sync_dir()
+        match self.name_changes.is_empty() {
+            true => Ok(()),
+            false => self.sync_dir(),
+        }
     }
 
     /// What a file holds.

@@ -155,6 +155,10 @@ impl<I: Io> Shard<I> {
     /// Loads the catalog, if this shard is its controller. Everybody else waits for it by mail.
     pub fn start(&mut self) -> io::Result<()> {
         if self.state.shard == CONTROLLER {
+            if !self.settings.clean {
+                // What the last process wrote is in the page cache, and may have got no further.
+                self.io.sync_all()?;
+            }
             let publication = self.open_catalog()?;
             self.publish(publication);
         }

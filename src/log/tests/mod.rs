@@ -52,6 +52,9 @@ impl Rig {
 
     fn open_at(mut dir: TestDir, config: Config, clean: bool, now: Now) -> Result<Self, String> {
         let mut report = Report::default();
+        if !clean {
+            dir.sync_all().map_err(|error| error.to_string())?;
+        }
         let opening = Opening {
             now,
             clean,

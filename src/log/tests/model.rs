@@ -362,7 +362,13 @@ impl Pair {
                 leader_epoch: 0,
                 topic_id: TOPIC,
             };
-            if let Err(error) = Log::open(&mut dir, self.config.clone(), opening, &mut report) {
+            let synced = match clean {
+                true => Ok(()),
+                false => dir.sync_all().map_err(OpenError::from),
+            };
+            let opened = synced
+                .and_then(|()| Log::open(&mut dir, self.config.clone(), opening, &mut report));
+            if let Err(error) = opened {
                 let why = error.to_string();
                 assert!(
                     why.contains("power") || why.contains(NEVER_DURABLE),
