@@ -9,7 +9,7 @@
 //!    a Kafka client
 //! 3. [`io`]: the ring and its fallback; [`api`]: one file per Kafka API, on a shard's [`state`]
 //! 4. [`shard`]: the shell, the only place where machines meet IO
-//! 5. [`config`], [`logging`], [`data_dir`] and [`server`]; [`sim`], the simulator
+//! 5. [`config`], [`logging`], [`data_dir`], [`admin`] and [`server`]; [`sim`], the simulator
 //! 6. [`cli`]
 //!
 //! # How a record travels (produce, acks=all)
@@ -50,6 +50,7 @@ pub mod state;
 
 pub mod shard;
 
+pub mod admin;
 pub mod config;
 pub mod data_dir;
 pub mod logging;

@@ -2,12 +2,13 @@
 //! data directory, binds the listener, lets every shard open its partitions and returns when all
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
-use crate::base::ShardId;
-use crate::base::placement::CONTROLLER;
+use crate::admin::{self, Admin, Observed};
+use crate::base::{ShardId, ShardStats};
 use crate::config::{Config, IoBackend};
 use crate::data_dir::OwnedDir;
 use crate::io::backend::{Backend, Choice};
 use crate::io::files::DataDir;
+use crate::io::pace::Pace;
 use crate::io::posix::Posix;
 use crate::io::ring::{Ring, RingConfig};
 use crate::io::sockets::Listener;
@@ -17,7 +18,7 @@ use crate::shard::{Life, Settings, Shard};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -59,7 +60,8 @@ impl Stopper {
 
 /// A running broker.
 pub struct Server {
-    address: SocketAddr,
+    /// One, or with steering one per shard.
+    addresses: Vec<SocketAddr>,
     backend: Backend,
     dir: OwnedDir,
     post: Arc<Post>,
@@ -67,6 +69,9 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     reports: Receiver<Report>,
     sender: Sender<Report>,
+    stats: Vec<Arc<ShardStats>>,
+    /// Ends when this is dropped.
+    admin: Option<Admin>,
 }
 
 /// What a shard's thread is made from.
@@ -76,6 +81,8 @@ struct Seat {
     data_dir: PathBuf,
     listener: Option<Listener>,
     settings: Settings,
+    entries: u32,
+    poll: Duration,
     uring: bool,
     post: Arc<Post>,
     reports: Sender<Report>,
@@ -89,21 +96,33 @@ impl Server {
             IoBackend::Uring => Choice::Uring,
             IoBackend::Posix => Choice::Posix,
         };
-        let backend = Backend::choose(choice).map_err(io::Error::other)?;
+        let backend = Backend::choose(choice, config.ring_entries, config.shards.cpus.len());
+        let backend = backend.map_err(io::Error::other)?;
         if let Backend::Posix {
             fallback: Some(refused),
         } = &backend
         {
             warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
         }
+        let admin = config.admin_listen.map(admin::bind).transpose()?;
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
-        let listener = bind(config.listen)?;
-        let address = listener.local_addr();
         let cpus = &config.shards.cpus;
+        let mut listeners = bind_all(config)?;
+        let addresses: Vec<_> = listeners
+            .iter()
+            .flatten()
+            .map(Listener::local_addr)
+            .collect();
+        if config.poll_refused {
+            warn!(
+                "shards do not spin (--poll-us), because they have no CPU each: start fewer \
+                (--cores) or give them more CPUs"
+            );
+        }
         let post = Arc::new(Post::new(cpus.len() as u16));
         let (sender, reports) = channel();
         let mut server = Self {
-            address,
+            addresses,
             backend,
             post,
             bells: Vec::new(),
@@ -111,8 +130,9 @@ impl Server {
             reports,
             sender,
             dir,
+            stats: cpus.iter().map(|_| Arc::default()).collect(),
+            admin: None,
         };
-        let mut listener = Some(listener);
         let mut wakers = Vec::new();
         for (index, cpu) in cpus.iter().enumerate() {
             let shard = ShardId(index as u16);
@@ -120,8 +140,10 @@ impl Server {
                 shard,
                 cpu: *cpu,
                 data_dir: config.data_dir.clone(),
-                listener: listener.take_if(|_| shard == CONTROLLER),
-                settings: server.settings(config),
+                listener: listeners[index].take(),
+                settings: server.settings(config, shard),
+                entries: config.ring_entries,
+                poll: config.poll,
                 uring: matches!(server.backend, Backend::Uring),
                 post: server.post.clone(),
                 reports: server.sender.clone(),
@@ -133,17 +155,33 @@ impl Server {
         }
         server.introduce(&wakers)?;
         server.await_life(Life::Ready)?;
+        server.admin = admin.map(|listener| server.observe(listener)).transpose()?;
         Ok(server)
     }
 
-    /// Where it listens.
+    /// Where it listens; with steering, where its first shard does.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// Where all of its shards listen: one address, or with steering one per shard.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where metrics and health are served, if they are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// Which back end serves, and why.
     pub fn backend(&self) -> &Backend {
         &self.backend
+    }
+
+    /// The counters of every shard, in their order.
+    pub fn stats(&self) -> &[Arc<ShardStats>] {
+        &self.stats
     }
 
     /// How the last run ended, and the epoch of this one.
@@ -191,13 +229,14 @@ impl Server {
         }
     }
 
-    fn settings(&self, config: &Config) -> Settings {
+    fn settings(&self, config: &Config, shard: ShardId) -> Settings {
         Settings {
-            identity: config.identity(self.dir.cluster_id.clone(), self.address),
+            identity: config.identity(self.dir.cluster_id.clone(), &self.addresses),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
+            stats: self.stats[usize::from(shard.0)].clone(),
         }
     }
 
@@ -216,6 +255,17 @@ impl Server {
             let _ = waker.send(self.bells.clone());
         }
         Ok(())
+    }
+
+    fn observe(&self, listener: TcpListener) -> io::Result<Admin> {
+        let observed = Observed {
+            shards: self.stats.clone(),
+            backend: match self.backend {
+                Backend::Uring => "io_uring",
+                Backend::Posix { .. } => "posix",
+            },
+        };
+        Admin::start(listener, observed)
     }
 
     fn await_life(&self, life: Life) -> io::Result<()> {
@@ -247,6 +297,8 @@ impl Server {
 
 impl Seat {
     fn run(mut self, bells: &Receiver<Vec<Bell>>) {
+        let thread_id = nix::unistd::gettid().as_raw();
+        self.settings.stats.thread_id.set(thread_id as u64);
         if let Some(cpu) = self.cpu {
             self.pin(cpu);
         }
@@ -273,19 +325,32 @@ impl Seat {
         }
     }
 
+    fn pace(&self) -> Pace {
+        Pace::new(self.poll, self.settings.stats.clone())
+    }
+
     fn open_ring(&mut self) -> io::Result<Ring> {
         let data_dir = DataDir::open(&self.data_dir)?;
         let listener = self.listener.take();
         let config = RingConfig {
             data_dir,
             listener,
-            entries: RING_ENTRIES,
+            entries: self.entries,
+            pace: self.pace(),
         };
         Ring::new(config).map_err(io::Error::other)
     }
 
     fn open_posix(&mut self) -> io::Result<Posix> {
-        Posix::new(DataDir::open(&self.data_dir)?, self.listener.take())
+        let data_dir = DataDir::open(&self.data_dir)?;
+        Posix::new(data_dir, self.listener.take(), self.pace()).map_err(|error| {
+            let why = format!(
+                "shard {} cannot wait for sockets: {error}; raise the limit of open files (ulimit \
+                 -n; systemd: LimitNOFILE) or start fewer shards (--cores)",
+                self.shard.0
+            );
+            io::Error::new(error.kind(), why)
+        })
     }
 
     fn serve<I: Io>(&self, io: I, bells: &Receiver<Vec<Bell>>) -> io::Result<bool> {
@@ -310,8 +375,27 @@ impl Seat {
     }
 }
 
-/// Submission slots per ring.
-const RING_ENTRIES: u32 = 1024;
+/// The listener of each shard: of the controller only, or with steering of everyone.
+fn bind_all(config: &Config) -> io::Result<Vec<Option<Listener>>> {
+    let (receive, send) = config.socket_buffers();
+    let shards = config.shards.cpus.len();
+    let mut listeners = Vec::with_capacity(shards);
+    for shard in 0..shards {
+        if shard > 0 && !config.listeners_per_core {
+            listeners.push(None);
+            continue;
+        }
+        let mut address = config.listen;
+        if address.port() != 0 {
+            // The configuration has seen to it that there are so many ports.
+            address.set_port(address.port() + shard as u16);
+        }
+        let listener = bind(address)?;
+        listener.set_buffers(receive, send)?;
+        listeners.push(Some(listener));
+    }
+    Ok(listeners)
+}
 
 /// A broker that was killed a moment ago can hold its port until the kernel has ended its ring.
 fn bind(address: SocketAddr) -> io::Result<Listener> {

@@ -135,6 +135,35 @@ impl ShardState {
         shard_of_partition(partition, self.shards)
     }
 
+    /// True if clients see each shard as a broker of its own.
+    pub fn is_steered(&self) -> bool {
+        !self.image.ports_per_shard().is_empty()
+    }
+
+    /// The id of the broker that clients see behind a shard.
+    pub fn node_of(&self, shard: ShardId) -> i32 {
+        let first = self.image.node_id().0;
+        match self.is_steered() {
+            true => first + i32::from(shard.0),
+            false => first,
+        }
+    }
+
+    /// The id of the broker that leads a partition for clients.
+    pub fn leader(&self, partition: PartitionKey) -> i32 {
+        self.node_of(self.owner(partition))
+    }
+
+    /// The shards that answer for the broker of this connection where every broker of a cluster
+    /// speaks for what is its own: all, or with steering this one.
+    pub fn shards_of_node(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let (first, end) = match self.is_steered() {
+            true => (self.shard.0, self.shard.0 + 1),
+            false => (0, self.shards),
+        };
+        (first..end).map(ShardId)
+    }
+
     /// Finds a partition of a topic in the catalog: unknown indexes have no key.
     pub fn partition_key(&self, topic: &Topic, partition: i32) -> Option<PartitionKey> {
         let known = (0..topic.partitions).contains(&partition);

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("api", 3),
     ("shard", 4),
     ("data_dir", 5),
+    ("admin", 5),
     ("config", 5),
     ("logging", 5),
     ("server", 5),
@@ -30,6 +31,7 @@ const LAYERS: &[(&str, u8)] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("api", "state"),
     ("state", "api"),
+    ("server", "admin"),
     ("server", "config"),
     ("server", "data_dir"),
     ("logging", "config"),

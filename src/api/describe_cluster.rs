@@ -1,8 +1,10 @@
-//! DescribeCluster (key 60), versions 0-2: the one node (KIP-700). Only the broker endpoint exists.
+//! DescribeCluster (key 60), versions 0-2: the one node, or with steering one per shard (KIP-700).
+//! Only the broker endpoint exists.
 
-use super::metadata::{CLUSTER_OPERATIONS, advertised};
+use super::metadata::{CLUSTER_OPERATIONS, nodes};
 use super::{Begun, Facts};
 use crate::base::ErrorCode;
+use crate::base::placement::CONTROLLER;
 use crate::state::ShardState;
 use crate::wire::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
@@ -21,9 +23,8 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeClusterRequ
             ..DescribeClusterResponse::default()
         });
     }
-    let (host, port) = advertised(state, facts);
-    let broker = DescribeClusterBroker {
-        broker_id: state.image.node_id().0,
+    let broker = |(broker_id, host, port)| DescribeClusterBroker {
+        broker_id,
         host,
         port,
         ..DescribeClusterBroker::default()
@@ -31,8 +32,8 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeClusterRequ
     let mut response = DescribeClusterResponse {
         endpoint_type: ENDPOINT_BROKERS,
         cluster_id: state.image.cluster_id().to_owned(),
-        controller_id: state.image.node_id().0,
-        brokers: vec![broker],
+        controller_id: state.node_of(CONTROLLER),
+        brokers: nodes(state, facts).map(broker).collect(),
         ..DescribeClusterResponse::default()
     };
     if request.include_cluster_authorized_operations {

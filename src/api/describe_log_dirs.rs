@@ -3,7 +3,7 @@
 
 use super::job::{Answer, Job, Return};
 use super::{Begun, Facts, Flow, unexpected};
-use crate::base::{PartitionKey, ShardId};
+use crate::base::PartitionKey;
 use crate::state::ShardState;
 use crate::wire::messages::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
@@ -18,11 +18,10 @@ pub struct Gathering {
     sizes: BTreeMap<PartitionKey, u64>,
 }
 
-/// Asks every shard.
+/// Asks every shard that belongs to the broker asked.
 pub fn begin(state: &mut ShardState, _facts: &Facts, request: DescribeLogDirsRequest) -> Begun {
-    let jobs = (0..state.shards)
-        .map(|shard| (ShardId(shard), Job::LogDirs))
-        .collect();
+    let shards = state.shards_of_node();
+    let jobs = shards.map(|shard| (shard, Job::LogDirs)).collect();
     Begun::Gather(
         jobs,
         Flow::LogDirs(Gathering {

@@ -3,7 +3,7 @@
 
 use super::metadata::TOPIC_OPERATIONS;
 use super::{Begun, Facts};
-use crate::base::ErrorCode;
+use crate::base::{ErrorCode, PartitionKey};
 use crate::catalog::{self, Topic};
 use crate::state::ShardState;
 use crate::wire::messages::describe_topic_partitions::{
@@ -89,16 +89,19 @@ fn known(
     topic: &Topic,
     partitions: std::ops::Range<i32>,
 ) -> DescribeTopicPartitionsResponseTopic {
-    let node_id = state.image.node_id().0;
-    let partition = |partition_index| DescribeTopicPartitionsResponsePartition {
-        partition_index,
-        leader_id: node_id,
-        leader_epoch: state.leader_epoch,
-        replica_nodes: vec![node_id],
-        isr_nodes: vec![node_id],
-        eligible_leader_replicas: Some(Vec::new()),
-        last_known_elr: Some(Vec::new()),
-        ..DescribeTopicPartitionsResponsePartition::default()
+    let partition = |partition| {
+        let topic = topic.id;
+        let leader_id = state.leader(PartitionKey { topic, partition });
+        DescribeTopicPartitionsResponsePartition {
+            partition_index: partition,
+            leader_id,
+            leader_epoch: state.leader_epoch,
+            replica_nodes: vec![leader_id],
+            isr_nodes: vec![leader_id],
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
+            ..DescribeTopicPartitionsResponsePartition::default()
+        }
     };
     DescribeTopicPartitionsResponseTopic {
         name: Some(topic.name.clone()),

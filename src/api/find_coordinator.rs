@@ -1,15 +1,15 @@
-//! FindCoordinator (key 10), versions 0-6: who coordinates a group. One node: always this one,
-//! once `__consumer_offsets` exists; the first group creates it.
+//! FindCoordinator (key 10), versions 0-6: who coordinates a group. One node: always this one
+//! (with steering the shard that owns the group's partition), once `__consumer_offsets` exists;
+//! the first group creates it.
 //!
 //! Transactional ids get `TRANSACTIONAL_ID_AUTHORIZATION_FAILED` (see `init_producer_id`), share
-//! groups and
-//! unknown kinds `INVALID_REQUEST`.
+//! groups and unknown kinds `INVALID_REQUEST`.
 
 use super::job::{CatalogJob, Job};
-use super::metadata::advertised;
+use super::metadata::node;
 use super::{Begun, Facts, Flow};
-use crate::base::ErrorCode;
-use crate::base::placement::CONTROLLER;
+use crate::base::placement::{CONTROLLER, coordinator_partition};
+use crate::base::{ErrorCode, PartitionKey};
 use crate::catalog::OFFSETS_TOPIC;
 use crate::state::ShardState;
 use crate::wire::messages::find_coordinator::{
@@ -65,8 +65,9 @@ impl Creating {
 }
 
 fn coordinator(state: &ShardState, facts: &Facts, key_type: i8, key: String) -> Coordinator {
+    let offsets = state.image.topic(OFFSETS_TOPIC);
     let error_code = match key_type {
-        KEY_TYPE_GROUP if state.image.topic(OFFSETS_TOPIC).is_some() => ErrorCode::None,
+        KEY_TYPE_GROUP if offsets.is_some() => ErrorCode::None,
         KEY_TYPE_GROUP => ErrorCode::CoordinatorNotAvailable,
         KEY_TYPE_TRANSACTION => ErrorCode::TransactionalIdAuthorizationFailed,
         _ => ErrorCode::InvalidRequest,
@@ -86,8 +87,12 @@ fn coordinator(state: &ShardState, facts: &Facts, key_type: i8, key: String) -> 
             host: String::new(),
         };
     }
-    let (host, port) = advertised(state, facts);
-    let node_id = state.image.node_id().0;
+    let owner = offsets.map_or(CONTROLLER, |topic| {
+        let partition = coordinator_partition(&key, topic.partitions);
+        let topic = topic.id;
+        state.owner(PartitionKey { topic, partition })
+    });
+    let (node_id, host, port) = node(state, facts, owner);
     Coordinator {
         key,
         node_id,

@@ -147,15 +147,18 @@ pub fn begin_describe(
 pub fn begin_list(state: &mut ShardState, facts: &Facts, request: ListGroupsRequest) -> Begun {
     let jobs = match state.image.topic(OFFSETS_TOPIC) {
         None => Vec::new(),
-        Some(topic) => (0..topic.partitions)
-            .map(|partition| {
-                let key = PartitionKey {
-                    topic: topic.id,
-                    partition,
-                };
-                job_at(state, facts, key, GroupRequest::List(request.clone()))
-            })
-            .collect(),
+        Some(topic) => {
+            let topic_id = topic.id;
+            let keys = (0..topic.partitions).map(|partition| PartitionKey {
+                topic: topic_id,
+                partition,
+            });
+            // Clients ask every broker and put the answers together.
+            let asked = facts.shard;
+            keys.filter(|key| !state.is_steered() || state.owner(*key) == asked)
+                .map(|key| job_at(state, facts, key, GroupRequest::List(request.clone())))
+                .collect()
+        }
     };
     gather(facts, jobs, Gathering::List(ListGroupsResponse::default()))
 }

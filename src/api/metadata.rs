@@ -5,11 +5,13 @@
 //!   the answer waits until every shard knows them: it never says `LEADER_NOT_AVAILABLE`.
 //! - From version 10 topics can be named by id; unknown ids get `UNKNOWN_TOPIC_ID`.
 //! - The node's address is the advertised one, or else the one that the client dialled.
+//! - With steering every shard is a broker, on a port of its own, and leads what it owns. A request
+//!   that comes to another one is served all the same.
 
 use super::job::{CatalogJob, Job};
 use super::{Begun, Facts, Flow};
 use crate::base::placement::CONTROLLER;
-use crate::base::{ErrorCode, TopicId};
+use crate::base::{ErrorCode, PartitionKey, ShardId, TopicId};
 use crate::catalog::{self, Topic};
 use crate::state::ShardState;
 use crate::wire::messages::metadata::{
@@ -49,15 +51,25 @@ impl Creating {
     }
 }
 
-/// Host and port that clients shall use for this node.
-pub fn advertised(state: &ShardState, facts: &Facts) -> (String, i32) {
-    match state.image.advertised() {
-        Some((host, port)) => (host.to_owned(), i32::from(port)),
-        None => (
-            facts.local.ip().to_canonical().to_string(),
-            i32::from(facts.local.port()),
-        ),
-    }
+/// A broker as clients see it: its id, host and port. The one behind a shard, with steering.
+pub fn node(state: &ShardState, facts: &Facts, shard: ShardId) -> (i32, String, i32) {
+    let own_port = state.image.ports_per_shard().get(usize::from(shard.0));
+    let (host, port) = match state.image.advertised() {
+        // The configuration has seen to it that there are so many ports.
+        Some((host, port)) if own_port.is_some() => (host.to_owned(), port + shard.0),
+        Some((host, port)) => (host.to_owned(), port),
+        None => {
+            let host = facts.local.ip().to_canonical().to_string();
+            (host, *own_port.unwrap_or(&facts.local.port()))
+        }
+    };
+    (state.node_of(shard), host, i32::from(port))
+}
+
+/// Every broker that clients see.
+pub fn nodes(state: &ShardState, facts: &Facts) -> impl Iterator<Item = (i32, String, i32)> {
+    let count = state.image.ports_per_shard().len().max(1) as u16;
+    (0..count).map(|shard| node(state, facts, ShardId(shard)))
 }
 
 fn missing_topics(state: &ShardState, facts: &Facts, request: &MetadataRequest) -> Vec<String> {
@@ -77,17 +89,16 @@ fn missing_topics(state: &ShardState, facts: &Facts, request: &MetadataRequest) 
 }
 
 fn response(state: &ShardState, facts: &Facts, request: &MetadataRequest) -> MetadataResponse {
-    let (host, port) = advertised(state, facts);
-    let node_id = state.image.node_id().0;
+    let broker = |(node_id, host, port)| MetadataResponseBroker {
+        node_id,
+        host,
+        port,
+        rack: state.broker.rack.clone(),
+    };
     let mut response = MetadataResponse {
-        brokers: vec![MetadataResponseBroker {
-            node_id,
-            host,
-            port,
-            rack: state.broker.rack.clone(),
-        }],
+        brokers: nodes(state, facts).map(broker).collect(),
         cluster_id: Some(state.image.cluster_id().to_owned()),
-        controller_id: node_id,
+        controller_id: state.node_of(CONTROLLER),
         ..MetadataResponse::default()
     };
     if request.include_cluster_authorized_operations {
@@ -138,14 +149,17 @@ fn asked_topic(state: &ShardState, asked: &MetadataRequestTopic) -> MetadataResp
 }
 
 fn known_topic(state: &ShardState, topic: &Topic) -> MetadataResponseTopic {
-    let node_id = state.image.node_id().0;
-    let partition = |partition_index| MetadataResponsePartition {
-        partition_index,
-        leader_id: node_id,
-        leader_epoch: state.leader_epoch,
-        replica_nodes: vec![node_id],
-        isr_nodes: vec![node_id],
-        ..MetadataResponsePartition::default()
+    let partition = |partition| {
+        let topic = topic.id;
+        let leader_id = state.leader(PartitionKey { topic, partition });
+        MetadataResponsePartition {
+            partition_index: partition,
+            leader_id,
+            leader_epoch: state.leader_epoch,
+            replica_nodes: vec![leader_id],
+            isr_nodes: vec![leader_id],
+            ..MetadataResponsePartition::default()
+        }
     };
     MetadataResponseTopic {
         name: Some(topic.name.clone()),

@@ -358,6 +358,7 @@ mod tests {
             cluster_id: String::new(),
             node_id: NodeId(1),
             advertised: None,
+            ports_per_shard: Vec::new(),
             static_settings: BTreeMap::new(),
         };
         let image = Arc::new(Image::new(identity));

@@ -43,6 +43,21 @@ pub struct Extent {
     pub length: u64,
 }
 
+/// How an [`Extent`] travels to its socket (`fetch.path`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FetchPath {
+    /// `sendfile` for what is in the page cache; what is not is read first, by others than the
+    /// shard's thread.
+    #[default]
+    Auto,
+    /// `sendfile` for everything: a missing page makes the shard wait for the device.
+    Sendfile,
+    /// Through a pipe, filled by others than the shard's thread.
+    Splice,
+    /// Read into memory, and sent from there.
+    Copy,
+}
+
 /// The directory of one partition (or of the broker), by plain file names.
 ///
 /// Errors are those of the operating system; the implementation adds operation and file name to
@@ -60,9 +75,19 @@ pub trait Dir {
     /// Reads up to `buffer.len()` bytes at `position`; fewer only at the end of the file.
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// True if reading at `position` would not wait for the device, as far as can be known.
+    fn is_cached(&mut self, _name: &str, _position: u64) -> bool {
+        true
+    }
+
     /// Writes all slices one after the other at `position`.
     fn write_at(&mut self, name: &str, position: u64, slices: &[io::IoSlice<'_>])
     -> io::Result<()>;
+
+    /// Asks for room on the device behind what is written, without changing the file's size: blocks
+    /// allocated in one piece make the writes into them cheaper. Best effort: where it cannot be
+    /// had, writes allocate as they go. What is not used is given back by [`Dir::truncate`].
+    fn reserve(&mut self, _name: &str, _position: u64, _length: u64) {}
 
     /// Puts a whole small file in place at once and durably: temporary file, sync, rename, sync of
     /// the directory. After a crash it holds either the old or the new contents.

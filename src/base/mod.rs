@@ -7,8 +7,11 @@ pub mod ids;
 pub mod limits;
 pub mod placement;
 pub mod prng;
+pub mod stats;
 pub mod time;
 
+pub use dir::FetchPath;
 pub use error_code::ErrorCode;
 pub use ids::{ConnectionId, Epoch, NodeId, Offset, PartitionKey, ShardId, TopicId};
+pub use stats::ShardStats;
 pub use time::{Mono, Now, WallMs};

@@ -135,7 +135,7 @@ pub(super) fn topic_values(
 pub(super) fn check_node(image: &Image, name: &str, noun: &str, also: &str) -> Result<(), Refusal> {
     let node = image.node_id().0;
     let message = match name.parse::<i32>() {
-        Ok(id) if id == node => return Ok(()),
+        Ok(id) if image.is_node(id) => return Ok(()),
         Ok(id) => {
             let comma = if also.is_empty() { ", " } else { " " };
             format!("Unexpected broker id, expected {node}{comma}{also}but received {id}")

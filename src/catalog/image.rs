@@ -48,6 +48,9 @@ pub struct Identity {
     pub node_id: NodeId,
     /// Host and port that clients are told; `None` tells them what they dialled.
     pub advertised: Option<(String, u16)>,
+    /// Steering: the port on which each shard listens as a broker of its own, with the id
+    /// `node_id` plus its number. Empty if the shards are one broker.
+    pub ports_per_shard: Vec<u16>,
     /// Broker settings given at start, by Kafka's broker-level names, checked.
     pub static_settings: BTreeMap<String, String>,
 }
@@ -99,6 +102,18 @@ impl Image {
     pub fn advertised(&self) -> Option<(&str, u16)> {
         let (host, port) = self.identity.advertised.as_ref()?;
         Some((host, *port))
+    }
+
+    /// Steering: the port of each shard's own listener; empty if the shards are one broker.
+    pub fn ports_per_shard(&self) -> &[u16] {
+        &self.identity.ports_per_shard
+    }
+
+    /// True for the ids under which clients know this node: one, or with steering one per shard.
+    pub fn is_node(&self, id: i32) -> bool {
+        let first = self.identity.node_id.0;
+        let count = self.identity.ports_per_shard.len().max(1);
+        (0..count as i32).contains(&id.wrapping_sub(first))
     }
 
     /// The topic of that name.

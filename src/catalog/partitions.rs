@@ -203,9 +203,9 @@ fn decide_growth(
 fn check_replicas(image: &Image, brokers: &[i32]) -> Result<(), Refusal> {
     let node = image.node_id().0;
     let why = match brokers {
-        [only] if *only == node => return Ok(()),
+        [only] if image.is_node(*only) => return Ok(()),
         [] => "an empty replica list.".to_owned(),
-        _ => match brokers.iter().find(|broker| **broker != node) {
+        _ => match brokers.iter().find(|broker| !image.is_node(**broker)) {
             Some(other) => format!("broker {other}, but no such broker is registered."),
             None => format!("the broker {node} more than once."),
         },

@@ -14,7 +14,9 @@ mod produce;
 mod record_format;
 mod serve;
 mod start;
+mod stats;
 mod topic;
+mod tune;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,6 +54,10 @@ enum Command {
     Consume(consume::Consume),
     /// Print the APIs and versions that this broker serves, or that another one says it serves
     Apis(apis::Apis),
+    /// Look at this machine and print what to change for speed; changes nothing
+    Tune(tune::Tune),
+    /// Print what each shard of a running broker does
+    Stats(stats::Stats),
     /// Look into the files of a log
     #[command(subcommand)]
     Log(log::Command),
@@ -109,6 +115,8 @@ pub fn main() -> ExitCode {
         Command::Produce(command) => block_on(produce::run(command)),
         Command::Consume(command) => block_on(consume::run(command, &mut output)),
         Command::Apis(command) => block_on(apis::run(command, &mut output)),
+        Command::Tune(command) => tune::run(&command, &mut output),
+        Command::Stats(command) => block_on(stats::run(command, &mut output)),
         Command::Log(command) => log::run(command, &mut output),
     };
     match result.and_then(|()| output.flush()) {

@@ -19,7 +19,9 @@ pub fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Box<dyn Error>> 
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block()?;
     let server = Server::start(&config)?;
-    writeln!(out, "forebay listens on {}", server.address())?;
+    let addresses = server.addresses().iter().map(ToString::to_string);
+    let addresses: Vec<_> = addresses.collect();
+    writeln!(out, "forebay listens on {}", addresses.join(", "))?;
     writeln!(out, "  data    {}", server.dir().describe())?;
     writeln!(
         out,
@@ -28,6 +30,9 @@ pub fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Box<dyn Error>> 
         config.shards.why
     )?;
     writeln!(out, "  io      {}", server.backend())?;
+    if let Some(address) = server.admin_address() {
+        writeln!(out, "  admin   http://{address}/metrics")?;
+    }
     out.flush()?;
     let stopper = server.stopper();
     std::thread::Builder::new()

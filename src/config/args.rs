@@ -21,9 +21,43 @@ pub struct ServeArgs {
     #[arg(long, value_name = "COUNT|LIST")]
     pub cores: Option<String>,
 
+    /// Pin each shard to its CPU, also under a cgroup quota; --no-pin leaves all to the scheduler,
+    /// for a machine that others use too [default: pinned unless there is a quota]
+    #[arg(long, overrides_with = "no_pin")]
+    pub pin: bool,
+
+    /// Leave the shards to the scheduler
+    #[arg(long, overrides_with = "pin", hide = true)]
+    pub no_pin: bool,
+
+    /// Microseconds to look for work before blocking, while there was work a moment ago; touch it
+    /// if latency counts more than CPU, and shards have cores of their own [default: 0]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub poll_us: Option<String>,
+
     /// How to do IO: uring, posix, or auto for uring where the kernel allows it [default: auto]
     #[arg(long, value_name = "BACKEND")]
     pub io: Option<String>,
+
+    /// Submission slots of each shard's ring, a power of two; touch it if the log says that the
+    /// completion queue is too small [default: 1024]
+    #[arg(long, value_name = "COUNT")]
+    pub ring_entries: Option<String>,
+
+    /// How records travel to clients: auto, sendfile, splice or copy; touch it to compare them
+    /// (short for --set fetch.path) [default: auto]
+    #[arg(long, value_name = "PATH")]
+    pub fetch: Option<String>,
+
+    /// One port and node id per shard (those given, plus the shard's number), so that clients
+    /// connect to the core that owns the partition; touch it if clients keep many shards busy and
+    /// can reach all ports
+    #[arg(long)]
+    pub listeners_per_core: bool,
+
+    /// Serve metrics and health over HTTP here, such as 127.0.0.1:9644 [default: not at all]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub admin_listen: Option<String>,
 
     /// Id of this node [default: 1]
     #[arg(long, value_name = "ID")]

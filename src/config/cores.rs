@@ -4,6 +4,8 @@
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Most shards: each costs a thread, a ring and buffers.
 const SHARDS_MAX: usize = 1024;
@@ -79,24 +81,79 @@ impl Shards {
             },
         }
     }
+
+    /// What `--pin` and `--no-pin` say about it.
+    pub(super) fn pinned(mut self, pin: bool, allowed: &[usize]) -> Self {
+        for (shard, cpu) in self.cpus.iter_mut().enumerate() {
+            *cpu = match pin {
+                true => cpu.or(Some(allowed[shard % allowed.len()])),
+                false => None,
+            };
+        }
+        self
+    }
+
+    /// True if every shard can have a CPU for itself all the time, within the quota as well. Only
+    /// then may a shard spin: it would take its time from another one, or from the quota.
+    pub(super) fn has_cpu_each(&self, allowed: &[usize], quota: Option<f64>) -> bool {
+        let named: BTreeSet<usize> = self.cpus.iter().flatten().copied().collect();
+        let unnamed = self.cpus.iter().filter(|cpu| cpu.is_none()).count();
+        let count = self.cpus.len();
+        named.len() + unnamed == count
+            && count <= allowed.len()
+            && quota.is_none_or(|quota| count as f64 <= quota)
+    }
 }
 
-/// The CPUs that this process may use, ascending; never empty.
-pub(super) fn allowed_cpus() -> Vec<usize> {
+/// The CPUs that this process may use, ascending; never empty. The kernel keeps them within the
+/// cgroup's cpuset.
+pub fn allowed_cpus() -> Vec<usize> {
     let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
     let cpus = (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false));
     let cpus: Vec<usize> = cpus.collect();
     if cpus.is_empty() { vec![0] } else { cpus }
 }
 
-/// How many CPUs' worth of time the cgroup grants, if it sets a bound (version 2, then 1).
-pub(super) fn cgroup_quota() -> Option<f64> {
-    let read = |path| std::fs::read_to_string(path).ok();
-    if let Some(text) = read("/sys/fs/cgroup/cpu.max") {
+/// How many CPUs' worth of time the cgroups grant, if one of them sets a bound.
+pub fn cgroup_quota() -> Option<f64> {
+    let memberships = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    quota_below(Path::new("/sys/fs/cgroup"), &memberships)
+}
+
+/// The smallest quota of the process's cgroups and all above them, version 2 and 1; `memberships`
+/// are the lines of `/proc/self/cgroup`. In a container they may name a path of the host that is
+/// not there: the container's own group is then the root of the mount.
+fn quota_below(mount: &Path, memberships: &str) -> Option<f64> {
+    let mut quotas = Vec::new();
+    for line in memberships.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let roots: &[&str] = match controllers {
+            "" => &["", "unified"],
+            _ if controllers.split(',').any(|name| name == "cpu") => &["cpu", controllers],
+            _ => continue,
+        };
+        let group = Path::new(path.trim_start_matches('/'));
+        // What leads out of the mount is not ours to read.
+        let inside = !path.split('/').any(|part| part == "..");
+        for root in roots {
+            let groups = group.ancestors().filter(|_| inside);
+            let own_and_above = groups.map(|group| mount.join(root).join(group));
+            quotas.extend(own_and_above.filter_map(|group| quota_of(&group)));
+        }
+    }
+    quotas.into_iter().min_by(f64::total_cmp)
+}
+
+/// The quota of one cgroup, by whichever version's files it has.
+fn quota_of(group: &Path) -> Option<f64> {
+    let read = |name| std::fs::read_to_string(group.join(name)).ok();
+    if let Some(text) = read("cpu.max") {
         return parse_quota(&text);
     }
-    let quota = read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")?;
-    let period = read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")?;
+    let (quota, period) = (read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?);
     parse_quota(&format!("{} {}", quota.trim(), period.trim()))
 }
 
@@ -152,5 +209,58 @@ mod tests {
         assert_eq!(parse_quota("150000 100000\n"), Some(1.5));
         assert_eq!(parse_quota("max 100000\n"), None);
         assert_eq!(parse_quota("-1 100000"), None);
+    }
+
+    #[test]
+    fn the_smallest_quota_of_the_own_group_and_those_above_counts() {
+        let mount = tempfile::tempdir().unwrap();
+        let write = |group: &str, name: &str, text: &str| {
+            let group = mount.path().join(group);
+            std::fs::create_dir_all(&group).unwrap();
+            std::fs::write(group.join(name), text).unwrap();
+        };
+        let quota = |memberships| quota_below(mount.path(), memberships);
+        assert_eq!(quota("0::/"), None, "no files, no bound");
+        write("pod/broker", "cpu.max", "max 100000\n");
+        write("pod", "cpu.max", "250000 100000\n");
+        write("other", "cpu.max", "10000 100000\n");
+        assert_eq!(quota("0::/pod/broker\n"), Some(2.5), "the pod's holds");
+        write("pod/broker", "cpu.max", "150000 100000\n");
+        assert_eq!(quota("0::/pod/broker\n"), Some(1.5));
+        write("", "cpu.max", "400000 100000\n");
+        assert_eq!(quota("0::/docker/not-in-here\n"), Some(4.0), "the root");
+        assert_eq!(quota("0::/../other"), None, "nothing outside");
+        write("cpu,cpuacct/a", "cpu.cfs_quota_us", "50000\n");
+        write("cpu,cpuacct/a", "cpu.cfs_period_us", "100000\n");
+        assert_eq!(quota("3:memory:/a\n2:cpu,cpuacct:/a/b\n"), Some(0.5));
+        write("cpu,cpuacct/a", "cpu.cfs_quota_us", "-1\n");
+        assert_eq!(quota("2:cpu,cpuacct:/a/b\n1:cpuset:/\nbroken"), None);
+    }
+
+    #[test]
+    fn shards_share_a_cpu_or_have_one_each() {
+        let each = |text: &str, quota| {
+            let shards = Shards::parse(text, &[0, 1]).unwrap();
+            shards.has_cpu_each(&[0, 1], quota)
+        };
+        assert!(each("2", None) && each("0,1", Some(2.0)));
+        assert!(!each("3", None), "more shards than CPUs");
+        assert!(!each("2", Some(1.5)), "spinning would eat the quota");
+        let unpinned = Shards::all(&[0, 1], Some(1.5));
+        assert!(!unpinned.has_cpu_each(&[0, 1], Some(1.5)));
+        let twice = Shards {
+            cpus: vec![Some(0), Some(0)],
+            why: String::new(),
+        };
+        assert!(!twice.has_cpu_each(&[0, 1], None));
+    }
+
+    #[test]
+    fn pinning_can_be_asked_for_and_refused() {
+        let pinned = |pin| Shards::all(&[4, 5], Some(0.5)).pinned(pin, &[4, 5]).cpus;
+        assert_eq!(pinned(true), [Some(4)]);
+        assert_eq!(pinned(false), [None]);
+        let told = Shards::parse("5,4", &[4, 5]).unwrap();
+        assert_eq!(told.clone().pinned(true, &[4, 5]), told);
     }
 }

@@ -15,10 +15,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use args::ServeArgs;
-pub use cores::Shards;
+pub use cores::{Shards, allowed_cpus, cgroup_quota};
 pub use sources::Origin;
 
 use sources::{Given, OPTIONS};
@@ -26,6 +28,12 @@ use sources::{Given, OPTIONS};
 use crate::base::NodeId;
 use crate::catalog::Identity;
 use crate::catalog::settings::{broker_setting, check_broker_value};
+
+/// Longest spin in microseconds: blocking costs a hundredth of it.
+const POLL_US_MAX: u64 = 10_000;
+
+/// Slots that a ring can have; the kernel takes no more.
+const RING_ENTRIES: RangeInclusive<u32> = 8..=32_768;
 
 /// Why the broker cannot start with this configuration: one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +102,16 @@ pub struct Config {
     pub shards: Shards,
     /// Which io layer.
     pub io: IoBackend,
+    /// How long a shard looks for work before it blocks; zero if they have no CPU each.
+    pub poll: Duration,
+    /// Spinning was asked for, but there are too few CPUs for it.
+    pub poll_refused: bool,
+    /// Submission slots of each ring.
+    pub ring_entries: u32,
+    /// Every shard is a broker to clients, with a port and a node id of its own.
+    pub listeners_per_core: bool,
+    /// Where to serve metrics and health, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
     /// Id of this node.
     pub node_id: NodeId,
     /// The broker's own log.
@@ -132,19 +150,35 @@ impl Config {
                 settings.insert(name.to_owned(), value);
             }
         }
-        let shards = parse_option(&given, "cores", |text| {
-            Shards::parse(text, &cores::allowed_cpus())
-        })?;
-        let shards =
-            shards.unwrap_or_else(|| Shards::all(&cores::allowed_cpus(), cores::cgroup_quota()));
+        let (allowed, quota) = (cores::allowed_cpus(), cores::cgroup_quota());
+        let shards = parse_shards(&given, &allowed, quota)?;
+        let has_cpu_each = shards.has_cpu_each(&allowed, quota);
+        let poll = required(&given, "poll-us", parse_poll)?;
+        let listen = required(&given, "listen", parse_listen)?;
+        let node_id = required(&given, "node-id", parse_node_id)?;
+        let listeners_per_core = required(&given, "listeners-per-core", parse_bool)?;
+        if listeners_per_core {
+            check_steering(&given, listen.port(), node_id, shards.cpus.len())?;
+        }
+        let io = required(&given, "io", parse_io)?;
+        if let (IoBackend::Posix, Some((_, origin))) = (io, given.get("ring-entries")) {
+            return Err(ConfigError(format!(
+                "ring-entries ({origin}) is of no use with io = posix, which has no ring: drop one."
+            )));
+        }
         Ok(Self {
-            listen: required(&given, "listen", parse_listen)?,
+            listen,
             advertise: parse_option(&given, "advertise", parse_host_port)?,
             data_dir: required(&given, "data-dir", parse_path)?,
             effective: effective(&given, &settings, &shards),
             shards,
-            io: required(&given, "io", parse_io)?,
-            node_id: required(&given, "node-id", parse_node_id)?,
+            io,
+            poll: if has_cpu_each { poll } else { Duration::ZERO },
+            poll_refused: !has_cpu_each && !poll.is_zero(),
+            ring_entries: required(&given, "ring-entries", parse_ring_entries)?,
+            listeners_per_core,
+            admin_listen: parse_option(&given, "admin-listen", parse_listen)?,
+            node_id,
             logging: Logging {
                 level: required(&given, "log-level", parse_level)?,
                 format: required(&given, "log-format", parse_format)?,
@@ -160,11 +194,24 @@ impl Config {
         &self.effective
     }
 
-    /// Who this node is, for the catalog. `listener` is the address in use, its port known.
-    pub fn identity(&self, cluster_id: String, listener: SocketAddr) -> Identity {
+    /// Bytes of the buffers that connections receive into and send from; `None` leaves them to the
+    /// system.
+    pub fn socket_buffers(&self) -> (Option<usize>, Option<usize>) {
+        let size = |name| self.settings.get(name)?.parse().ok();
+        let receive = size("socket.receive.buffer.bytes");
+        (receive, size("socket.send.buffer.bytes"))
+    }
+
+    /// Who this node is, for the catalog. `listeners` are the addresses in use, their ports known:
+    /// one, or with `listeners_per_core` one per shard.
+    pub fn identity(&self, cluster_id: String, listeners: &[SocketAddr]) -> Identity {
         let mut static_settings = self.settings.clone();
         let mut set = |name: &str, value: String| static_settings.insert(name.to_owned(), value);
-        set("listeners", format!("PLAINTEXT://{listener}"));
+        let urls: Vec<_> = listeners
+            .iter()
+            .map(|listener| format!("PLAINTEXT://{listener}"))
+            .collect();
+        set("listeners", urls.join(","));
         set("log.dirs", self.data_dir.display().to_string());
         set("node.id", self.node_id.0.to_string());
         if let Some((host, port)) = &self.advertise {
@@ -174,6 +221,10 @@ impl Config {
             cluster_id,
             node_id: self.node_id,
             advertised: self.advertise.clone(),
+            ports_per_shard: match self.listeners_per_core {
+                true => listeners.iter().map(SocketAddr::port).collect(),
+                false => Vec::new(),
+            },
             static_settings,
         }
     }
@@ -205,6 +256,83 @@ fn required<T>(
 ) -> Result<T, ConfigError> {
     let value = parse_option(given, name, parse)?;
     Ok(value.expect("options without a default are not asked for here"))
+}
+
+/// The shards by `cores` and `pin`.
+fn parse_shards(
+    given: &Given,
+    allowed: &[usize],
+    quota: Option<f64>,
+) -> Result<Shards, ConfigError> {
+    let shards = parse_option(given, "cores", |text| Shards::parse(text, allowed))?;
+    let shards = shards.unwrap_or_else(|| Shards::all(allowed, quota));
+    let Some(pin) = parse_option(given, "pin", parse_bool)? else {
+        return Ok(shards);
+    };
+    let listed = |text: &str| text.contains([',', '-']);
+    match given.get("cores") {
+        Some((text, origin)) if !pin && listed(text) => Err(ConfigError(format!(
+            "cores = {text} ({origin}) names CPUs that no shard would be pinned to: give a count, \
+             or drop --no-pin."
+        ))),
+        _ => Ok(shards.pinned(pin, allowed)),
+    }
+}
+
+/// Every shard needs a port and a node id of its own.
+fn check_steering(
+    given: &Given,
+    port: u16,
+    node_id: NodeId,
+    shards: usize,
+) -> Result<(), ConfigError> {
+    let last = shards.saturating_sub(1);
+    let advertised = parse_option(given, "advertise", parse_host_port)?.map(|(_, port)| port);
+    let too_high = [Some(port), advertised]
+        .into_iter()
+        .flatten()
+        .find(|port| usize::from(*port) + last > usize::from(u16::MAX));
+    if let Some(port) = too_high {
+        return Err(ConfigError(format!(
+            "listeners-per-core needs {shards} ports from {port} up, beyond the last one: take a \
+             lower port."
+        )));
+    }
+    if node_id.0.checked_add(last as i32).is_none() {
+        return Err(ConfigError(format!(
+            "listeners-per-core needs {shards} node ids from {} up: take a lower node-id.",
+            node_id.0
+        )));
+    }
+    Ok(())
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+fn parse_poll(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(micros) if micros <= POLL_US_MAX => Ok(Duration::from_micros(micros)),
+        _ => Err(format!(
+            "must be a number of microseconds from 0 to {POLL_US_MAX}; 50 is much"
+        )),
+    }
+}
+
+fn parse_ring_entries(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(entries) if RING_ENTRIES.contains(&entries) && entries.is_power_of_two() => Ok(entries),
+        _ => Err(format!(
+            "must be a power of two from {} to {}",
+            RING_ENTRIES.start(),
+            RING_ENTRIES.end()
+        )),
+    }
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {

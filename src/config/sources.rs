@@ -20,7 +20,12 @@ pub(super) const OPTIONS: &[(&str, Option<&str>, &str)] = &[
     ("listen", Some("127.0.0.1:9092"), "--listen"),
     ("data-dir", Some("./forebay-data"), "--data-dir"),
     ("cores", None, "--cores"),
+    ("pin", None, "--pin"),
+    ("poll-us", Some("0"), "--poll-us"),
     ("io", Some("auto"), "--io"),
+    ("ring-entries", Some("1024"), "--ring-entries"),
+    ("listeners-per-core", Some("false"), "--listeners-per-core"),
+    ("admin-listen", None, "--admin-listen"),
     ("node-id", Some("1"), "--node-id"),
     ("advertise", None, "--advertise"),
     ("log-level", Some("info"), "--log-level"),
@@ -102,6 +107,9 @@ pub(super) fn gather(
         let (name, _, flag) = option(name).expect("every flag is an option");
         given.insert(name, (value, Origin::Flag(flag)));
     }
+    if let Some(path) = &args.fetch {
+        given.insert("fetch.path", (path.clone(), Origin::Flag("--fetch")));
+    }
     for assignment in &args.set {
         let Some((name, value)) = assignment.split_once('=') else {
             let sentence = format!("--set {assignment} has no value: write --set NAME=VALUE.");
@@ -135,11 +143,19 @@ pub(super) fn variable_of(name: &str) -> String {
 }
 
 fn flags(args: &ServeArgs) -> Vec<(&'static str, String)> {
+    let switch = |on: bool, text: &str| on.then(|| text.to_owned());
+    let pin = switch(args.pin, "true").or(switch(args.no_pin, "false"));
+    let listeners_per_core = switch(args.listeners_per_core, "true");
     let all = [
         ("listen", &args.listen),
         ("data-dir", &args.data_dir),
         ("cores", &args.cores),
+        ("pin", &pin),
+        ("poll-us", &args.poll_us),
         ("io", &args.io),
+        ("ring-entries", &args.ring_entries),
+        ("listeners-per-core", &listeners_per_core),
+        ("admin-listen", &args.admin_listen),
         ("node-id", &args.node_id),
         ("advertise", &args.advertise),
         ("log-level", &args.log_level),

@@ -240,6 +240,33 @@ fn bad_values_name_their_source_and_the_fix() {
             "cores = 0 (flag --cores) asks for no shard at all; to name CPU 0 write 0-0.",
         ),
         (
+            ["--cores", "9999-9999"],
+            "cores = 9999-9999 (flag --cores) names CPU 9999, but this process may use CPUS.",
+        ),
+        (
+            ["--poll-us", "10001"],
+            "poll-us = 10001 (flag --poll-us) must be a number of microseconds from 0 to 10000; \
+             50 is much.",
+        ),
+        (
+            ["--poll-us", "-1"],
+            "poll-us = -1 (flag --poll-us) must be a number of microseconds from 0 to 10000; 50 is \
+             much.",
+        ),
+        (
+            ["--ring-entries", "1000"],
+            "ring-entries = 1000 (flag --ring-entries) must be a power of two from 8 to 32768.",
+        ),
+        (
+            ["--ring-entries", "65536"],
+            "ring-entries = 65536 (flag --ring-entries) must be a power of two from 8 to 32768.",
+        ),
+        (
+            ["--admin-listen", "9644"],
+            "admin-listen = 9644 (flag --admin-listen) must be HOST:PORT, such as 127.0.0.1:9092 \
+             or [::1]:9092.",
+        ),
+        (
             ["--data-dir", ""],
             "data-dir =  (flag --data-dir) must be a path.",
         ),
@@ -252,9 +279,20 @@ fn bad_values_name_their_source_and_the_fix() {
     let loud = load(&["--log-level", "loud"], &[]).unwrap_err();
     assert!(loud.contains("must be error, warn, info"), "{loud}");
     assert!(load(&["--log-level", "warn,forebay::log=debug"], &[]).is_ok());
+    let why = load(&["--io", "posix", "--ring-entries", "64"], &[]).unwrap_err();
+    assert!(
+        why.contains("ring-entries (flag --ring-entries) is of no use"),
+        "{why}"
+    );
+    let allowed = cores::allowed_cpus();
+    let allowed: Vec<_> = allowed.iter().map(usize::to_string).collect();
+    let allowed = allowed.join(",");
     for ([flag, value], sentence) in cases {
         let flag = format!("{flag}={value}");
-        assert_eq!(load(&[&flag], &[]).unwrap_err(), sentence);
+        assert_eq!(
+            load(&[&flag], &[]).unwrap_err(),
+            sentence.replace("CPUS", &allowed)
+        );
     }
     assert_eq!(
         load(&[], &[("FOREBAY_NODE_ID", "x")]).unwrap_err(),
@@ -283,7 +321,7 @@ fn the_identity_holds_what_tools_ask_for() {
         "/d",
     ];
     let config = load(&flags, &[]).unwrap();
-    let identity = config.identity("c".to_owned(), "127.0.0.1:7".parse().unwrap());
+    let identity = config.identity("c".to_owned(), &["127.0.0.1:7".parse().unwrap()]);
     assert_eq!(
         (identity.node_id, identity.cluster_id.as_str()),
         (NodeId(1), "c")
@@ -314,4 +352,82 @@ fn environment_variables_are_unambiguous() {
             .iter()
             .any(|variable| variable == "FOREBAY_AUTO_CREATE_TOPICS_ENABLE")
     );
+}
+
+#[test]
+fn switches_are_flags_words_and_values() {
+    let config = load(&["--listeners-per-core", "--cores", "1"], &[]).unwrap();
+    assert!(config.listeners_per_core);
+    assert_eq!(
+        effective(&config, "listeners-per-core"),
+        pair("true", "flag --listeners-per-core")
+    );
+    let config = load(&[], &[("FOREBAY_LISTENERS_PER_CORE", "true")]).unwrap();
+    assert!(config.listeners_per_core);
+    assert!(!load(&[], &[]).unwrap().listeners_per_core);
+    let pins = |flags: &[&str], environment: &[(&str, &str)]| {
+        let cpus = load(flags, environment).unwrap().shards.cpus;
+        cpus.iter().all(Option::is_some)
+    };
+    assert!(pins(&["--cores", "1"], &[]));
+    assert!(!pins(&["--cores", "1", "--no-pin"], &[]));
+    assert!(
+        pins(&["--cores", "1", "--no-pin", "--pin"], &[]),
+        "the last one counts"
+    );
+    assert!(!pins(&["--cores", "1"], &[("FOREBAY_PIN", "false")]));
+    assert!(pins(&["--pin"], &[("FOREBAY_PIN", "false")]));
+    let why = load(&["--cores", "0-0", "--no-pin"], &[]).unwrap_err();
+    assert!(
+        why.contains("cores = 0-0 (flag --cores) names CPUs"),
+        "{why}"
+    );
+}
+
+#[test]
+fn steering_needs_ports_and_ids_for_every_shard() {
+    let with = |flags: &[&str]| {
+        let flags = [&["--cores", "3", "--listeners-per-core"], flags].concat();
+        load(&flags, &[])
+    };
+    assert!(with(&["--listen", "127.0.0.1:65533"]).is_ok());
+    let why = with(&["--listen", "127.0.0.1:65534"]).unwrap_err();
+    assert!(why.contains("3 ports from 65534 up"), "{why}");
+    let why = with(&["--advertise", "b:65535"]).unwrap_err();
+    assert!(why.contains("3 ports from 65535 up"), "{why}");
+    let why = with(&["--node-id", "2147483646"]).unwrap_err();
+    assert!(why.contains("3 node ids from 2147483646 up"), "{why}");
+    let listeners = ["127.0.0.1:7", "127.0.0.1:9"].map(|text| text.parse().unwrap());
+    let identity = with(&[]).unwrap().identity("c".to_owned(), &listeners);
+    assert_eq!(identity.ports_per_shard, [7, 9]);
+    assert_eq!(
+        identity.static_settings["listeners"],
+        "PLAINTEXT://127.0.0.1:7,PLAINTEXT://127.0.0.1:9"
+    );
+    let identity = load(&[], &[])
+        .unwrap()
+        .identity("c".to_owned(), &listeners[..1]);
+    assert!(identity.ports_per_shard.is_empty());
+}
+
+#[test]
+fn shards_without_a_cpu_each_never_spin() {
+    let poll = |cores: &str| {
+        let config = load(&["--cores", cores, "--poll-us", "50"], &[]).unwrap();
+        (config.poll, config.poll_refused)
+    };
+    assert_eq!(poll("1"), (Duration::from_micros(50), false));
+    assert_eq!(poll("1000"), (Duration::ZERO, true));
+    let config = load(&["--cores", "1000"], &[]).unwrap();
+    assert!(!config.poll_refused, "nobody asked for it");
+}
+
+#[test]
+fn socket_buffers_have_kafkas_names() {
+    let flags = ["--set", "socket.send.buffer.bytes=102400"];
+    assert_eq!(
+        load(&flags, &[]).unwrap().socket_buffers(),
+        (None, Some(102_400))
+    );
+    assert_eq!(load(&[], &[]).unwrap().socket_buffers(), (None, None));
 }

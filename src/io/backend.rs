@@ -45,16 +45,17 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Asks the machine, unless the choice needs no answer. Fails only if io_uring was demanded.
-    pub fn choose(choice: Choice) -> Result<Self, Refused> {
+    /// Asks the machine for a ring of so many entries for each shard, unless the choice needs no
+    /// answer. Fails only if io_uring was demanded.
+    pub fn choose(choice: Choice, entries: u32, shards: usize) -> Result<Self, Refused> {
         match choice {
-            Choice::Auto => Ok(match ring::probe() {
+            Choice::Auto => Ok(match ring::probe(entries, shards) {
                 Ok(()) => Backend::Uring,
                 Err(refused) => Backend::Posix {
                     fallback: Some(refused),
                 },
             }),
-            Choice::Uring => ring::probe().map(|()| Backend::Uring),
+            Choice::Uring => ring::probe(entries, shards).map(|()| Backend::Uring),
             Choice::Posix => Ok(Backend::Posix { fallback: None }),
         }
     }
@@ -81,15 +82,15 @@ mod tests {
     #[test]
     fn the_choice_decides_and_the_words_say_why() {
         assert_eq!(
-            Backend::choose(Choice::Auto).unwrap().to_string(),
+            Backend::choose(Choice::Auto, 8, 2).unwrap().to_string(),
             "io_uring"
         );
         assert_eq!(
-            Backend::choose(Choice::Uring).unwrap().to_string(),
+            Backend::choose(Choice::Uring, 8, 2).unwrap().to_string(),
             "io_uring"
         );
         assert_eq!(
-            Backend::choose(Choice::Posix).unwrap().to_string(),
+            Backend::choose(Choice::Posix, 8, 2).unwrap().to_string(),
             "posix (as chosen)"
         );
     }

@@ -5,10 +5,10 @@
 //! Nothing here waits for the device but the calls that say so (`sync`, `sync_dir`, `replace`, and
 //! the durable creation, renaming and removal of directories).
 
+use super::cached;
 use crate::base::dir::{Dir, File, FileKind};
-use bytes::BytesMut;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 use nix::sys::uio::{pread, pwritev};
 use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, unlinkat};
@@ -233,10 +233,28 @@ impl Dir for FsDir {
             .map_err(|error| self.failed("read", name, error))
     }
 
+    fn is_cached(&mut self, name: &str, position: u64) -> bool {
+        let file = self.file(name, "read");
+        file.is_ok_and(|file| cached::is_readable(descriptor(&file), position))
+    }
+
     fn write_at(&mut self, name: &str, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let file = self.file(name, "write")?;
         write_file(descriptor(&file), position, slices)
             .map_err(|error| self.failed("write", name, error))
+    }
+
+    fn reserve(&mut self, name: &str, position: u64, length: u64) {
+        let range = offset(position).and_then(|start| Ok((start, offset(length)?)));
+        if let (Ok(file), Ok((start, length))) = (self.file(name, "reserve"), range) {
+            // A full disk or a file system that cannot do this will be heard of by the write.
+            let _ = fallocate(
+                descriptor(&file),
+                FallocateFlags::FALLOC_FL_KEEP_SIZE,
+                start,
+                length,
+            );
+        }
     }
 
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
@@ -281,28 +299,6 @@ pub(super) fn descriptor(file: &File) -> BorrowedFd<'_> {
     match file.kind() {
         FileKind::Os(fd) => fd.as_fd(),
         FileKind::Simulated(_) => unreachable!("a simulated file reached the operating system"),
-    }
-}
-
-/// Appends exactly `length` bytes from `position` to `buffer`, or nothing and an error.
-pub(super) fn read_extent(
-    file: &File,
-    position: u64,
-    length: u64,
-    buffer: &mut BytesMut,
-) -> io::Result<()> {
-    let held = buffer.len();
-    let length = usize::try_from(length).map_err(|_| Errno::EINVAL)?;
-    buffer.resize(held + length, 0);
-    let result = read_full(descriptor(file), position, &mut buffer[held..]);
-    match result {
-        Ok(got) if got == length => Ok(()),
-        result => {
-            buffer.truncate(held);
-            Err(result
-                .err()
-                .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()))
-        }
     }
 }
 

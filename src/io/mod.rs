@@ -8,16 +8,20 @@
 //! on the page cache and returns at once.
 
 pub mod backend;
+mod cached;
 pub mod clock;
 pub mod files;
+pub mod pace;
 pub mod posix;
 pub mod ring;
+mod sending;
 mod slab;
 pub mod sockets;
 
 #[cfg(test)]
 mod conformance;
 
+pub use crate::base::FetchPath;
 pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
 use crate::base::{Mono, Now};
@@ -86,6 +90,8 @@ pub enum Op {
         socket: Socket,
         /// What to send.
         chunks: Vec<Chunk>,
+        /// How its extents travel.
+        path: FetchPath,
     },
     /// Wait until everything written to the file before this call is on stable storage
     /// (`fdatasync`).
@@ -177,9 +183,9 @@ pub trait Io {
     /// The bell that ends this shard's wait.
     fn bell(&self) -> Bell;
 
-    /// Copies from a file, for answers too small to be worth a sendfile. Fewer bytes than asked
-    /// for is an error.
-    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<()>;
+    /// Copies from a file, for answers too small to be worth a sendfile. False, and nothing copied,
+    /// if that would have to wait for the device.
+    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<bool>;
 
     /// The names of all directories in the data directory, sorted.
     fn list_dirs(&mut self) -> io::Result<Vec<String>>;

@@ -1,19 +1,19 @@
 //! [`Io`] without io_uring, for places where it is blocked: edge-triggered epoll for sockets, and
-//! one thread per shard that waits for `fdatasync`. Same semantics as the ring, more system calls.
+//! one thread per shard that waits for the device. Same semantics as the ring, more system calls.
 //! Deadlines are kept to the millisecond, rounded up.
 //!
 //! Invariant: a pending operation is either in `runnable`, or its socket is known to be not ready
 //! and epoll will tell when that changes.
 
 use super::files::{self, DataDir};
-use super::sockets::{
-    self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
-};
+use super::pace::Pace;
+use super::sending::{self, Load, Progress, SEND_TURN_BYTES_MAX, Sending, Target};
+use super::sockets::{self, Acceptor, AfterAccept, Listener};
 use super::{
-    Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, SocketKind, Token, clock,
+    Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, SocketKind, Token, cached, clock,
 };
 use crate::base::dir::{Dir, File};
-use crate::base::{Mono, Now};
+use crate::base::{Mono, Now, ShardStats};
 use bytes::BytesMut;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -45,8 +45,9 @@ pub struct Posix {
     /// False after the listener had nothing, until epoll reports it.
     acceptable: bool,
     bell: Bell,
-    syncer: Syncer,
+    worker: Worker,
     data_dir: DataDir,
+    pace: Pace,
 }
 
 /// What is known of a socket. Registered with epoll once, until its descriptor is closed.
@@ -57,6 +58,18 @@ struct Connection {
     writable: bool,
     receive: Option<(Token, Socket, BytesMut)>,
     send: Option<(Token, Socket, Sending)>,
+    /// The worker fetches what the send lacks.
+    loading: bool,
+}
+
+/// How a send went on.
+enum Sent {
+    /// Not to its end.
+    Waits,
+    /// To its end.
+    Completed(Completion),
+    /// To where the page cache has nothing.
+    Lacks(Load),
 }
 
 #[derive(Clone, Copy)]
@@ -67,7 +80,7 @@ enum Direction {
 
 impl Posix {
     /// Makes the back end, with the socket to accept from, if this shard accepts.
-    pub fn new(data_dir: DataDir, listener: Option<Listener>) -> io::Result<Self> {
+    pub fn new(data_dir: DataDir, listener: Option<Listener>, pace: Pace) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let eventfd = EventFd::from_flags(flags)?;
@@ -88,9 +101,10 @@ impl Posix {
             acceptor,
             accepts: VecDeque::new(),
             acceptable: true,
-            syncer: Syncer::start(bell.clone())?,
+            worker: Worker::start(bell.clone())?,
             bell,
             data_dir,
+            pace,
         })
     }
 
@@ -117,6 +131,7 @@ impl Posix {
             writable: true,
             receive: None,
             send: None,
+            loading: false,
         });
         Ok((index, connection))
     }
@@ -142,7 +157,7 @@ impl Posix {
                     result: Err(error),
                     buffer,
                 };
-                self.syncer.complete(Completion { token, outcome });
+                self.worker.complete(Completion { token, outcome });
             }
         }
     }
@@ -158,7 +173,7 @@ impl Posix {
             }
             Err(error) => {
                 let outcome = Outcome::Sent(Err(error));
-                self.syncer.complete(Completion { token, outcome });
+                self.worker.complete(Completion { token, outcome });
             }
         }
     }
@@ -216,9 +231,40 @@ impl Posix {
             };
             match direction {
                 Direction::Receive => completions.extend(connection.run_receive()),
-                Direction::Send => {
-                    completions.extend(connection.run_send());
-                    if connection.writable && connection.send.is_some() {
+                Direction::Send => match connection.run_send(&self.pace.stats) {
+                    Sent::Completed(completion) => completions.push(completion),
+                    Sent::Lacks(load) => {
+                        let identity = connection.identity.clone();
+                        self.pace.worker_began();
+                        self.worker.submit(Job::Load(index, identity, load));
+                    }
+                    Sent::Waits => {
+                        if connection.writable && !connection.loading {
+                            self.runnable.push_back((index, Direction::Send));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes what the worker has done.
+    fn take_done(&mut self, completions: &mut Vec<Completion>) {
+        for done in self.worker.done.try_iter() {
+            match done {
+                Done::Completed(completion) => {
+                    if matches!(completion.outcome, Outcome::Synced(_)) {
+                        self.pace.worker_ended();
+                    }
+                    completions.push(completion);
+                }
+                Done::Loaded(index, identity, target, result) => {
+                    self.pace.worker_ended();
+                    let slot = self.connections.get_mut(index);
+                    let connection = slot.and_then(Option::as_mut);
+                    // The socket may be gone, and another one have its number.
+                    if let Some(connection) = connection.filter(|c| c.identity.ptr_eq(&identity)) {
+                        completions.extend(connection.on_loaded(target, result, &self.pace.stats));
                         self.runnable.push_back((index, Direction::Send));
                     }
                 }
@@ -300,22 +346,56 @@ impl Connection {
         })
     }
 
-    /// Sends this turn's share; the completion, if it ends.
-    fn run_send(&mut self) -> Option<Completion> {
-        let (token, socket, mut sending) = self.send.take()?;
-        let result = match sending.push(&socket, SEND_TURN_BYTES_MAX) {
+    /// Sends this turn's share.
+    fn run_send(&mut self, stats: &ShardStats) -> Sent {
+        if self.loading {
+            return Sent::Waits;
+        }
+        let Some((token, socket, mut sending)) = self.send.take() else {
+            return Sent::Waits;
+        };
+        let result = match sending.push(&socket, SEND_TURN_BYTES_MAX, stats) {
             Ok(Progress::Done) => Ok(()),
-            Err(error) => Err(error),
+            Ok(Progress::Cold) => match sending.load(None) {
+                Ok(load) => {
+                    self.loading = true;
+                    self.send = Some((token, socket, sending));
+                    return Sent::Lacks(load);
+                }
+                Err(error) => Err(error),
+            },
             Ok(progress) => {
                 self.writable = progress == Progress::Share;
                 self.send = Some((token, socket, sending));
-                return None;
+                return Sent::Waits;
             }
+            Err(error) => Err(error),
         };
-        Some(Completion {
+        Sent::Completed(Completion {
             token,
             outcome: Outcome::Sent(result),
         })
+    }
+
+    /// What the send lacked is here, or cannot be had.
+    fn on_loaded(
+        &mut self,
+        target: Target,
+        result: io::Result<usize>,
+        stats: &ShardStats,
+    ) -> Option<Completion> {
+        self.loading = false;
+        let (token, socket, mut sending) = self.send.take()?;
+        match result.and_then(|count| sending.on_loaded(count, target, stats)) {
+            Ok(_) => {
+                self.send = Some((token, socket, sending));
+                None
+            }
+            Err(error) => Some(Completion {
+                token,
+                outcome: Outcome::Sent(Err(error)),
+            }),
+        }
     }
 }
 
@@ -331,8 +411,15 @@ impl Io for Posix {
                 self.accepts.push_back(token);
             }
             Op::Receive { socket, buffer } => self.submit_receive(token, socket, buffer),
-            Op::Send { socket, chunks } => self.submit_send(token, socket, Sending::new(chunks)),
-            Op::Sync { file } => self.syncer.submit(token, file),
+            Op::Send {
+                socket,
+                chunks,
+                path,
+            } => self.submit_send(token, socket, Sending::new(chunks, path)),
+            Op::Sync { file } => {
+                self.pace.worker_began();
+                self.worker.submit(Job::Sync(token, file));
+            }
         }
     }
 
@@ -343,12 +430,17 @@ impl Io for Posix {
     ) -> io::Result<()> {
         let held = completions.len();
         loop {
-            let rung = self.poll(self.timeout(deadline))?;
+            let mut timeout = self.timeout(deadline);
+            if timeout != Some(Duration::ZERO) && self.pace.spins() {
+                timeout = Some(Duration::ZERO);
+            }
+            let rung = self.poll(timeout)?;
             self.run(completions);
             self.accept(completions);
-            completions.extend(self.syncer.completed.try_iter());
+            self.take_done(completions);
             let late = || deadline.is_some_and(|deadline| clock::mono() >= deadline);
             if rung || completions.len() > held || late() {
+                self.pace.end();
                 return Ok(());
             }
         }
@@ -362,8 +454,8 @@ impl Io for Posix {
         self.bell.clone()
     }
 
-    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<()> {
-        files::read_extent(&extent.file, extent.position, extent.length, buffer)
+    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<bool> {
+        cached::read_cached(extent, buffer)
     }
 
     fn list_dirs(&mut self) -> io::Result<Vec<String>> {
@@ -383,61 +475,89 @@ impl Io for Posix {
     }
 }
 
-/// The thread that waits for the device. Its completions come back by a channel, and the bell
-/// tells of them.
-struct Syncer {
-    jobs: Option<mpsc::Sender<(Token, File)>>,
-    completed: mpsc::Receiver<Completion>,
-    complete: mpsc::Sender<Completion>,
+/// What the worker is asked for.
+enum Job {
+    /// `fdatasync`.
+    Sync(Token, File),
+    /// What the send of this connection lacks.
+    Load(usize, Weak<SocketKind>, Load),
+}
+
+/// What the worker has done.
+enum Done {
+    Completed(Completion),
+    Loaded(usize, Weak<SocketKind>, Target, io::Result<usize>),
+}
+
+/// The thread that waits for the device. What it has done comes back by a channel, and the bell
+/// tells of it.
+struct Worker {
+    jobs: Option<mpsc::Sender<Job>>,
+    done: mpsc::Receiver<Done>,
+    report: mpsc::Sender<Done>,
     bell: Bell,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Syncer {
+impl Worker {
     fn start(bell: Bell) -> io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<(Token, File)>();
-        let (complete, completed) = mpsc::channel();
-        let (results, ringer) = (complete.clone(), bell.clone());
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let (report, done) = mpsc::channel();
+        let (results, ringer) = (report.clone(), bell.clone());
         let thread = std::thread::Builder::new()
-            .name("sync".to_owned())
+            .name("device".to_owned())
             .spawn(move || {
-                for (token, file) in queue {
-                    let result = nix::unistd::fdatasync(files::descriptor(&file));
-                    let outcome = Outcome::Synced(result.map_err(io::Error::from));
+                for job in queue {
                     // The receiver goes only after this thread was joined.
-                    let _ = results.send(Completion { token, outcome });
+                    let _ = results.send(job.run());
                     ringer.ring();
                 }
             })?;
         Ok(Self {
             jobs: Some(jobs),
-            completed,
-            complete,
+            done,
+            report,
             bell,
             thread: Some(thread),
         })
     }
 
-    fn submit(&self, token: Token, file: File) {
+    fn submit(&self, job: Job) {
         let jobs = self.jobs.as_ref().expect("the queue closes on drop only");
-        jobs.send((token, file))
+        jobs.send(job)
             .expect("the thread ends after the queue closed only");
     }
 
     /// Completes an operation that could not start.
     fn complete(&self, completion: Completion) {
-        self.complete
-            .send(completion)
+        self.report
+            .send(Done::Completed(completion))
             .expect("both ends of the channel are here");
         self.bell.ring();
     }
 }
 
-impl Drop for Syncer {
+impl Job {
+    fn run(self) -> Done {
+        match self {
+            Job::Sync(token, file) => {
+                let result = nix::unistd::fdatasync(files::descriptor(&file));
+                let outcome = Outcome::Synced(result.map_err(io::Error::from));
+                Done::Completed(Completion { token, outcome })
+            }
+            Job::Load(index, identity, Load { extent, mut target }) => {
+                let result = sending::load(&extent, &mut target);
+                Done::Loaded(index, identity, target, result)
+            }
+        }
+    }
+}
+
+impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.jobs.take());
         if let Some(thread) = self.thread.take() {
-            // It ends once the syncs asked for are done.
+            // It ends once the jobs asked for are done.
             let _ = thread.join();
         }
     }

@@ -5,16 +5,13 @@
 //! but kernels have differed in that. The calls here say "do not wait" one by one. A socket belongs
 //! to one shard at a time.
 
-use super::{Accepted, Chunk, Socket, SocketKind, files};
+use super::{Accepted, Socket, SocketKind};
 use crate::base::Mono;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::sendfile::sendfile64;
-use nix::sys::socket::{Backlog, MsgFlags, Shutdown, listen, sendmsg};
-use std::collections::VecDeque;
+use nix::sys::socket::{Backlog, Shutdown, listen, setsockopt, sockopt};
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -22,13 +19,6 @@ use std::time::Duration;
 
 /// Connections that may wait to be accepted; the kernel caps it by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-
-/// Bytes one socket is given by plain calls in one turn, so that a fast reader of a long extent
-/// does not keep the shard from its other work.
-pub(super) const SEND_TURN_BYTES_MAX: u64 = 1 << 20;
-
-/// Slices put in one vectored send.
-const SEND_SLICES_MAX: usize = 64;
 
 /// How long accepting rests when the process has no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -67,6 +57,18 @@ impl Listener {
         listen(&socket, Backlog::new(BACKLOG)?)?;
         let local = socket.local_addr()?;
         Ok(Self { socket, local })
+    }
+
+    /// Gives the connections it will accept buffers of these sizes in bytes instead of those that
+    /// the system adapts. The kernel caps them (`net.core.rmem_max`, `net.core.wmem_max`).
+    pub fn set_buffers(&self, receive: Option<usize>, send: Option<usize>) -> io::Result<()> {
+        if let Some(receive) = receive {
+            setsockopt(&self.socket, sockopt::RcvBuf, &receive)?;
+        }
+        if let Some(send) = send {
+            setsockopt(&self.socket, sockopt::SndBuf, &send)?;
+        }
+        Ok(())
     }
 
     /// Where it listens, with the port that was taken.
@@ -213,169 +215,9 @@ pub(super) fn receive(socket: &Socket, buffer: &mut BytesMut) -> io::Result<usiz
     Ok(count)
 }
 
-/// The rest of a send: what the socket has not taken yet.
-#[derive(Debug)]
-pub(super) struct Sending {
-    chunks: VecDeque<Chunk>,
-    extents: usize,
-}
-
-/// How far plain calls came in one turn.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Everything is sent.
-    Done,
-    /// The socket takes no more for now.
-    Blocked,
-    /// The turn's share is used up.
-    Share,
-}
-
-impl Sending {
-    pub(super) fn new(mut chunks: Vec<Chunk>) -> Self {
-        chunks.retain(|chunk| !chunk.is_empty());
-        let extents = chunks
-            .iter()
-            .filter(|chunk| matches!(chunk, Chunk::Extent(_)))
-            .count();
-        Self {
-            chunks: chunks.into(),
-            extents,
-        }
-    }
-
-    pub(super) fn is_done(&self) -> bool {
-        self.chunks.is_empty()
-    }
-
-    /// True if only bytes in memory are left.
-    pub(super) fn is_memory(&self) -> bool {
-        self.extents == 0
-    }
-
-    /// The bytes in memory before the next extent, at most as many pieces as one send takes; and
-    /// whether more follows them.
-    pub(super) fn run(&self) -> (impl Iterator<Item = &Bytes> + Clone, bool) {
-        let bytes = |chunk: &'_ Chunk| matches!(chunk, Chunk::Bytes(_));
-        let count = self
-            .chunks
-            .iter()
-            .take(SEND_SLICES_MAX)
-            .take_while(|&c| bytes(c))
-            .count();
-        let run = self
-            .chunks
-            .iter()
-            .take(count)
-            .filter_map(|chunk| match chunk {
-                Chunk::Bytes(bytes) => Some(bytes),
-                Chunk::Extent(_) => None,
-            });
-        (run, count < self.chunks.len())
-    }
-
-    /// Takes off bytes that were sent.
-    pub(super) fn advance(&mut self, mut sent: u64) {
-        while sent > 0 {
-            let chunk = self
-                .chunks
-                .front_mut()
-                .expect("no more is sent than was there");
-            let length = chunk.len();
-            if sent >= length {
-                self.extents -= usize::from(matches!(chunk, Chunk::Extent(_)));
-                self.chunks.pop_front();
-                sent -= length;
-                continue;
-            }
-            match chunk {
-                Chunk::Bytes(bytes) => bytes.advance(sent as usize),
-                Chunk::Extent(extent) => {
-                    extent.position += sent;
-                    extent.length -= sent;
-                }
-            }
-            break;
-        }
-    }
-
-    /// Sends by plain calls, without waiting, until done, blocked, or the turn's `share` of bytes
-    /// is used up (bytes in memory go whole, as far as the socket takes them).
-    pub(super) fn push(&mut self, socket: &Socket, mut share: u64) -> io::Result<Progress> {
-        let fd = descriptor(socket);
-        let _nonblocking = match self.is_memory() {
-            true => None,
-            // `sendfile` has no flag for one call. Nobody else meets the descriptor like this: the
-            // socket belongs to this shard, and the ring looks at its flags only when it starts an
-            // operation or goes on with one, which with DEFER_TASKRUN happens on this very thread,
-            // inside `io_uring_enter`.
-            false => Some(Nonblocking::new(fd)?),
-        };
-        while !self.is_done() {
-            if share == 0 {
-                return Ok(Progress::Share);
-            }
-            match self.push_once(fd, share) {
-                Ok(sent) => {
-                    self.advance(sent);
-                    share = share.saturating_sub(sent);
-                }
-                Err(Errno::EAGAIN) => return Ok(Progress::Blocked),
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(Progress::Done)
-    }
-
-    /// One system call: a vectored send or a sendfile.
-    fn push_once(&self, fd: BorrowedFd<'_>, share: u64) -> Result<u64, Errno> {
-        if let Some(Chunk::Extent(extent)) = self.chunks.front() {
-            let mut position = i64::try_from(extent.position).map_err(|_| Errno::EINVAL)?;
-            let count = usize::try_from(extent.length.min(share)).map_err(|_| Errno::EINVAL)?;
-            let file = files::descriptor(&extent.file);
-            return match sendfile64(fd, file, Some(&mut position), count)? {
-                // The file is shorter than the extent: the answer cannot be completed.
-                0 => Err(Errno::ENODATA),
-                sent => Ok(sent as u64),
-            };
-        }
-        let (run, more) = self.run();
-        let slices: Vec<IoSlice<'_>> = run.map(|bytes| IoSlice::new(bytes)).collect();
-        let flags = MsgFlags::from_bits_retain(send_flags(more)) | MsgFlags::MSG_DONTWAIT;
-        sendmsg::<()>(fd.as_raw_fd(), &slices, &[], flags, None).map(|sent| sent as u64)
-    }
-}
-
-/// The flags of every send: a broken connection is an error and no signal (`sendfile` has no such
-/// flag; there Rust's own start-up code has the signal ignored), and a small head waits for the
-/// extent behind it instead of leaving as a packet of its own.
-pub(super) fn send_flags(more: bool) -> i32 {
-    libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 }
-}
-
-/// Keeps a socket nonblocking as long as it lives.
-struct Nonblocking<'a>(BorrowedFd<'a>);
-
-impl<'a> Nonblocking<'a> {
-    fn new(fd: BorrowedFd<'a>) -> nix::Result<Self> {
-        fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self(fd))
-    }
-}
-
-impl Drop for Nonblocking<'_> {
-    fn drop(&mut self) {
-        // Setting the flags of an open socket cannot fail.
-        let _ = fcntl(self.0, FcntlArg::F_SETFL(OFlag::empty()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::dir::FileKind;
-    use crate::io::Extent;
 
     #[test]
     fn a_port_is_not_shared() {
@@ -396,49 +238,6 @@ mod tests {
             error.to_string(),
             "cannot listen on 192.0.2.1:0: this host has no such address"
         );
-    }
-
-    #[test]
-    fn a_send_shrinks_from_its_front() {
-        let mut sending = Sending::new(vec![
-            Chunk::Bytes(Bytes::from_static(b"abc")),
-            Chunk::Bytes(Bytes::new()),
-            Chunk::Bytes(Bytes::from_static(b"defg")),
-        ]);
-        sending.advance(2);
-        assert_eq!(sending.run().0.collect::<Vec<_>>(), ["c", "defg"]);
-        sending.advance(1);
-        sending.advance(3);
-        assert_eq!(sending.run().0.collect::<Vec<_>>(), ["g"]);
-        assert!(!sending.is_done());
-        sending.advance(1);
-        assert!(sending.is_done());
-    }
-
-    #[test]
-    fn a_turn_sends_no_more_than_its_share_of_an_extent() {
-        use std::io::Read;
-        let mut contents = tempfile::tempfile().unwrap();
-        io::Write::write_all(&mut contents, b"0123456789").unwrap();
-        let file = crate::base::dir::File::new(FileKind::Os(contents.into()));
-        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let socket = Socket(Arc::new(SocketKind::Os(ours.into())));
-        let extent = Extent {
-            file,
-            position: 1,
-            length: 9,
-        };
-        let mut sending = Sending::new(vec![Chunk::Extent(extent)]);
-        for (expected, progress) in [
-            ("1234", Progress::Share),
-            ("5678", Progress::Share),
-            ("9", Progress::Done),
-        ] {
-            assert_eq!(sending.push(&socket, 4).unwrap(), progress);
-            let mut received = [0; 10];
-            let count = theirs.read(&mut received).unwrap();
-            assert_eq!(received[..count], *expected.as_bytes());
-        }
     }
 
     #[test]

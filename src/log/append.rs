@@ -6,7 +6,7 @@ use super::config::DECOMPRESSED_BYTES_MAX;
 use super::files::{SNAPSHOT_SUFFIX, file_name, put_file};
 use super::segment::{RELATIVE_MAX, Segment};
 use super::watermarks::Place;
-use super::{AppendError, Appended, Log, Origin, snapshot};
+use super::{AppendError, Appended, Config, Log, Origin, snapshot};
 use crate::base::dir::Dir;
 use crate::base::limits::BATCH_HEADER_BYTES;
 use crate::base::{Now, Offset};
@@ -119,13 +119,15 @@ impl Log {
                     base_offset,
                     snapshot,
                 } => {
-                    write_slices(dir, &self.segments[at], position, &mut slices)?;
+                    let segment = &mut self.segments[at];
+                    write_slices(dir, segment, position, &mut slices, &self.config)?;
                     self.roll(dir, at, *base_offset, snapshot)?;
                     (at, position) = (at + 1, 0);
                 }
             }
         }
-        write_slices(dir, &self.segments[at], position, &mut slices)?;
+        let segment = &mut self.segments[at];
+        write_slices(dir, segment, position, &mut slices, &self.config)?;
         self.marks.on_written(self.end(), bytes, now.mono);
         Ok(true)
     }
@@ -247,11 +249,14 @@ fn validate_coordinator(batch: &Bytes) -> Result<(Header, Bytes), BatchError> {
 /// Writes the collected batches at the end of a segment's file and moves its end.
 fn write_slices(
     dir: &mut dyn Dir,
-    segment: &Segment,
+    segment: &mut Segment,
     position: u64,
     slices: &mut Vec<IoSlice<'_>>,
+    config: &Config,
 ) -> io::Result<()> {
     if !slices.is_empty() {
+        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        segment.reserve(dir, position + bytes, config);
         dir.write_at(&segment.file(), position, slices)?;
         slices.clear();
     }

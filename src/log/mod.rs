@@ -315,6 +315,7 @@ impl Log {
         }
         let end = self.log_end_offset();
         let active = self.active_mut();
+        active.release(dir)?;
         active.store_index(dir)?;
         active.sync_index(dir)?;
         dir.replace(

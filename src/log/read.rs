@@ -50,20 +50,42 @@ impl Log {
         };
         let segment = &self.segments[at];
         let limit = self.limit_in(segment);
-        let end = if limit - start <= bytes_max {
-            Place {
+        let whole = limit - start <= bytes_max;
+        let hint = match whole {
+            true => limit,
+            false => {
+                let target = start + bytes_max;
+                let index = &segment.index;
+                index.boundary_before(dir, segment.base_offset, target)?
+            }
+        };
+        let file = segment.file();
+        let extent = |end: u64| Extent {
+            file: file.clone(),
+            position: start,
+            length: end - start,
+        };
+        if hint > start && !whole && !dir.is_cached(&file, hint) {
+            // Looking whether the index is right would wait for the device. If it is not, the
+            // client gets a part of a batch, and asks again for what is cached by then.
+            return Ok(Some(extent(hint)));
+        }
+        let end = match whole {
+            true => Place {
                 offset: segment.offset_end.min(high.offset),
                 base_offset: segment.base_offset,
                 position: limit,
-            }
-        } else {
-            cut(dir, segment, start, limit, bytes_max, at_least_one_batch)?
+            },
+            false => cut(
+                dir,
+                segment,
+                (start, limit),
+                hint,
+                bytes_max,
+                at_least_one_batch,
+            )?,
         };
-        let extent = Extent {
-            file: segment.file(),
-            position: start,
-            length: end.position - start,
-        };
+        let extent = extent(end.position);
         self.remember(end);
         Ok((extent.length > 0).then_some(extent))
     }
@@ -199,20 +221,17 @@ pub(super) fn find(
 }
 
 /// The last batch boundary within `bytes_max` bytes of `start`; the first one of all if that is
-/// further away and `at_least_one_batch`, else `start`.
+/// further away and `at_least_one_batch`, else `start`. `hint` is the index's boundary.
 fn cut(
     dir: &mut dyn Dir,
     segment: &Segment,
-    start: u64,
-    limit: u64,
+    (start, limit): (u64, u64),
+    hint: u64,
     bytes_max: u64,
     at_least_one_batch: bool,
 ) -> Result<Place, ReadError> {
     let target = start + bytes_max;
     let file = segment.file();
-    let hint = segment
-        .index
-        .boundary_before(dir, segment.base_offset, target)?;
     let hint = checked_hint(dir, segment, hint, Offset::MAX)?.max(start);
     let mut walk = Walk::heads(dir, &file, hint, limit);
     loop {

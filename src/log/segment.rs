@@ -15,6 +15,12 @@ use std::io;
 /// Largest offset relative to a segment's base, and largest file: Kafka's indexes hold an i32.
 pub(super) const RELATIVE_MAX: i64 = i32::MAX as i64;
 
+/// Segments smaller than this reserve no room: thousands of partitions would fill the disk.
+const RESERVE_FROM_BYTES: u64 = 1024 * 1024;
+
+/// Most room that is reserved ahead.
+const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// A segment of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -24,6 +30,8 @@ pub(super) struct Segment {
     pub offset_end: Offset,
     /// Bytes of batches.
     pub size_bytes: u64,
+    /// Bytes of the file that have room on the device already; 0 if nobody knows.
+    pub reserved_bytes: u64,
     /// Its indexes.
     pub index: Index,
     /// Bytes since the batch of the last offset entry began.
@@ -47,6 +55,7 @@ impl Segment {
             base_offset,
             offset_end: base_offset,
             size_bytes: 0,
+            reserved_bytes: 0,
             index: Index::Memory(MemoryIndex::default()),
             bytes_since_entry: 0,
             first_timestamp: None,
@@ -132,8 +141,31 @@ impl Segment {
         index.store(dir, base_offset)
     }
 
+    /// Makes sure of room for the file up to `end_bytes`, and for more in proportion to what it
+    /// holds: a segment that grows is reserved in large steps, one that stays small not at all.
+    pub fn reserve(&mut self, dir: &mut dyn Dir, end_bytes: u64, config: &Config) {
+        if end_bytes <= self.reserved_bytes || end_bytes < RESERVE_FROM_BYTES {
+            return;
+        }
+        let ahead = end_bytes.min(RESERVE_BYTES_MAX);
+        let until = (end_bytes + ahead).min(config.segment_bytes).max(end_bytes);
+        let position = self.reserved_bytes;
+        dir.reserve(&self.file(), position, until - position);
+        self.reserved_bytes = until;
+    }
+
+    /// Gives back what was reserved and is not used.
+    pub fn release(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
+        if self.reserved_bytes > self.size_bytes {
+            dir.truncate(&self.file(), self.size_bytes)?;
+        }
+        self.reserved_bytes = 0;
+        Ok(())
+    }
+
     /// Ends the segment's growth: its indexes go to their files and out of memory.
     pub fn close(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
+        self.release(dir)?;
         self.index = Index::File(self.store_index(dir)?);
         Ok(())
     }

@@ -24,6 +24,12 @@ pub struct TestDir {
     fault: Option<(&'static str, String)>,
     /// Reads so far, with their bytes.
     pub reads: (u64, u64),
+    /// From this position of any file on, pages are not cached.
+    pub cold_from: Option<u64>,
+    /// Room asked for: name, position, length.
+    pub reserved: Vec<(String, u64, u64)>,
+    /// Files cut so far, and to which length.
+    pub truncated: Vec<(String, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -223,6 +229,14 @@ impl Dir for TestDir {
         Ok(())
     }
 
+    fn is_cached(&mut self, _name: &str, position: u64) -> bool {
+        self.cold_from.is_none_or(|from| position < from)
+    }
+
+    fn reserve(&mut self, name: &str, position: u64, length: u64) {
+        self.reserved.push((name.to_owned(), position, length));
+    }
+
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
         self.change("replace", name)?;
         self.inodes.push(Inode {
@@ -238,6 +252,7 @@ impl Dir for TestDir {
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.change("truncate", name)?;
+        self.truncated.push((name.to_owned(), length));
         let inode = self.inode(name)?;
         inode.contents.resize(length as usize, 0);
         inode.changes.push(Change::Truncate(length as usize));

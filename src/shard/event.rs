@@ -106,6 +106,7 @@ impl<I: Io> Shard<I> {
             Mail::Image(publication) => self.apply_image(publication),
             Mail::Applied { version } => self.on_applied(from, version),
             Mail::Adopt(accepted) => self.adopt(accepted),
+            Mail::Accept => self.accept(),
         }
     }
 
@@ -116,7 +117,10 @@ impl<I: Io> Shard<I> {
                 warn!(peer = %accepted.peer, "refused a connection: max.connections is reached");
             }
             Ok(accepted) if self.life <= Life::Ready => {
-                let shard = self.mailbox.least_loaded();
+                let shard = match self.state.is_steered() {
+                    true => self.state.shard,
+                    false => self.mailbox.least_loaded(),
+                };
                 self.mailbox.connection_placed(shard);
                 match shard == self.state.shard {
                     true => self.adopt(accepted),
@@ -146,6 +150,8 @@ impl<I: Io> Shard<I> {
             connection.drain();
         }
         self.connections.insert(id, connection);
+        self.settings.stats.connections_opened.add(1);
+        self.count_connections();
         self.touched.insert(id);
     }
 
@@ -157,7 +163,8 @@ impl<I: Io> Shard<I> {
         connection.on_received(buffer, now);
         match result {
             Ok(0) => self.close(id, "the client closed it"),
-            Ok(_) => {
+            Ok(count) => {
+                self.settings.stats.bytes_received.add(count as u64);
                 self.touched.insert(id);
                 self.start_frames(id);
             }
@@ -208,6 +215,7 @@ impl<I: Io> Shard<I> {
             return Ok(false);
         }
         let (header, body) = api::decode_header(frame)?;
+        self.settings.stats.on_request(header.api_key);
         let (peer, local) = (connection.peer, connection.local);
         self.next_id += 1;
         let facts = Facts {
@@ -271,6 +279,13 @@ impl<I: Io> Shard<I> {
         if everywhere > 0 && !self.accepting {
             self.accepting = true;
             self.accept();
+            if self.state.is_steered() {
+                for shard in (0..self.state.shards).map(ShardId) {
+                    if shard != self.state.shard {
+                        self.mailbox.send(shard, Mail::Accept);
+                    }
+                }
+            }
         }
         for (to, answer) in self.waiting.take_published(everywhere) {
             self.deliver(to, answer);
@@ -370,6 +385,12 @@ impl<I: Io> Shard<I> {
         self.touched.remove(&id);
         self.io.shutdown(&connection.socket);
         self.mailbox.connection_closed();
+        self.count_connections();
+    }
+
+    fn count_connections(&self) {
+        let connections = self.connections.len() as u64;
+        self.settings.stats.connections.set(connections);
     }
 
     /// A request ended: its reply takes its place in the connection's order.
@@ -397,6 +418,7 @@ impl<I: Io> Shard<I> {
                 Op::Send {
                     socket: socket.clone(),
                     chunks,
+                    path: self.state.broker.fetch_path,
                 },
             );
         }

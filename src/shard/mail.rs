@@ -47,6 +47,8 @@ pub enum Mail {
     },
     /// A new connection that this shard shall serve.
     Adopt(Accepted),
+    /// Every shard is ready: accept connections on the own listener.
+    Accept,
 }
 
 /// What the server tells a shard.
@@ -116,6 +118,7 @@ impl Post {
             own: self.receivers[own].clone(),
             inbound: self.queues.iter().map(|row| row[own].clone()).collect(),
             outbound: outbound.collect(),
+            sent: 0,
         }
     }
 
@@ -172,6 +175,7 @@ pub struct Mailbox {
     own: Arc<Receiver>,
     inbound: Vec<Arc<ArrayQueue<Mail>>>,
     outbound: Vec<Outbound>,
+    sent: u64,
 }
 
 impl Mailbox {
@@ -188,7 +192,13 @@ impl Mailbox {
     /// Queues mail; it leaves at the next [`Mailbox::flush`] at the latest.
     pub fn send(&mut self, to: ShardId, mail: Mail) {
         debug_assert_ne!(to, self.shard, "a shard does not write to itself");
+        self.sent += 1;
         self.outbound[usize::from(to.0)].push(mail);
+    }
+
+    /// Mail queued so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Hands over what waits and wakes receivers that sleep.

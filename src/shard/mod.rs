@@ -25,7 +25,7 @@ use crate::api::controller::Publication;
 use crate::api::job::{Answer, Job, Return};
 use crate::base::placement::CONTROLLER;
 use crate::base::time::Mono;
-use crate::base::{ConnectionId, PartitionKey, ShardId};
+use crate::base::{ConnectionId, PartitionKey, ShardId, ShardStats};
 use crate::catalog::{Identity, Image};
 use crate::io::{Completion, Io, Op};
 use crate::state::ShardState;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub clean: bool,
     /// Seed of everything random.
     pub seed: u64,
+    /// This shard's counters.
+    pub stats: Arc<ShardStats>,
 }
 
 /// How far a shard's life has come; it only moves forward.
@@ -218,12 +220,16 @@ impl<I: Io> Shard<I> {
         self.io.wait(Some(deadline), &mut completions)?;
         self.mailbox.wake_up();
         self.state.now = self.io.now();
+        let stats = &self.settings.stats;
+        stats.turns.add(1);
+        stats.completions.add(completions.len() as u64);
         for completion in completions.drain(..) {
             self.apply(Event::Io(completion));
         }
         self.completions = completions;
         let mut mails = Vec::new();
         self.mailbox.take(&mut mails);
+        self.settings.stats.mail_in.add(mails.len() as u64);
         for (from, mail) in mails {
             self.apply(Event::Mail(from, mail));
         }

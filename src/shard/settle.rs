@@ -13,7 +13,7 @@ use super::{Life, Shard};
 use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
-use crate::base::{Offset, PartitionKey};
+use crate::base::{FetchPath, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use bytes::BytesMut;
 use std::io;
@@ -54,6 +54,7 @@ impl<I: Io> Shard<I> {
         self.publish_durable();
         self.reply();
         self.mailbox.flush();
+        self.settings.stats.mail_out.set(self.mailbox.sent());
     }
 
     fn write(&mut self) {
@@ -83,6 +84,7 @@ impl<I: Io> Shard<I> {
         let flush_due = self.flush_at <= now;
         if flush_due {
             self.flush_at = now + FLUSH_CHECK_INTERVAL;
+            self.count_unsynced();
         }
         let candidates: Vec<_> = self.unsynced.iter().copied().collect();
         for key in candidates {
@@ -95,6 +97,13 @@ impl<I: Io> Shard<I> {
                 self.start_sync(key);
             }
         }
+    }
+
+    fn count_unsynced(&self) {
+        let partitions = self.unsynced.iter();
+        let partitions = partitions.filter_map(|key| self.state.partitions.get(key));
+        let bytes = partitions.map(|partition| partition.log.unsynced_bytes());
+        self.settings.stats.unsynced_bytes.set(bytes.sum());
     }
 
     /// Answers about topics wait for an image, not for an offset of the catalog's log.
@@ -132,9 +141,11 @@ impl<I: Io> Shard<I> {
         };
         for name in &plan.files {
             match partition.dir.open(name) {
-                Ok(file) => self
-                    .io
-                    .submit(Purpose::Sync(round).token(), Op::Sync { file }),
+                Ok(file) => {
+                    self.settings.stats.syncs.add(1);
+                    self.io
+                        .submit(Purpose::Sync(round).token(), Op::Sync { file });
+                }
                 Err(error) => {
                     syncing.files_missing -= 1;
                     syncing.failed = Some(error);
@@ -211,7 +222,12 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
-            for (to, answer) in self.waiting.take_acknowledged(key, visible) {
+            let acknowledged = self.waiting.take_acknowledged(key, visible);
+            self.settings
+                .stats
+                .acknowledged
+                .add(acknowledged.len() as u64);
+            for (to, answer) in acknowledged {
                 self.deliver(to, answer);
             }
         }
@@ -308,6 +324,7 @@ impl<I: Io> Shard<I> {
         let mut chunks = Vec::with_capacity(2 * head.gaps.len() + 1);
         let mut bytes = BytesMut::new();
         let mut position = 0;
+        let path = self.state.broker.fetch_path;
         for gap in &head.gaps {
             let before = rest.split_to(gap.position - position);
             position = gap.position;
@@ -316,9 +333,8 @@ impl<I: Io> Shard<I> {
                 false => bytes.extend_from_slice(&before),
             }
             let extent = extents[gap.tag as usize].clone();
-            if extent.length <= COPY_BYTES_MAX {
-                self.io.read(&extent, &mut bytes)?;
-            } else {
+            let tiny = extent.length <= COPY_BYTES_MAX && path == FetchPath::Auto;
+            if !tiny || !self.io.read(&extent, &mut bytes)? {
                 chunks.push(Chunk::Bytes(bytes.split().freeze()));
                 chunks.push(Chunk::Extent(extent));
             }

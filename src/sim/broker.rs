@@ -12,6 +12,7 @@ use crate::shard::mail::{Order, Post};
 use crate::shard::{Life, Settings, Shard};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 /// How long connections may take to drain at a stop.
 const DRAIN_PATIENCE_MS: i64 = 500;
@@ -72,12 +73,14 @@ impl Broker {
                 cluster_id: "simulated".to_owned(),
                 node_id: NodeId(1),
                 advertised: None,
+                ports_per_shard: Vec::new(),
                 static_settings: settings.clone(),
             },
             data_dir: "/simulated".to_owned(),
             leader_epoch,
             clean,
             seed,
+            stats: Arc::default(),
         };
         let post = Post::new(shards);
         let mut seats = Vec::new();

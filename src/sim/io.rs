@@ -62,8 +62,8 @@ impl Io for SimIo {
         self.world.borrow().bell(self.shard)
     }
 
-    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<()> {
-        self.world.borrow().read(extent, buffer)
+    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<bool> {
+        self.world.borrow_mut().read(extent, buffer)
     }
 
     fn list_dirs(&mut self) -> io::Result<Vec<String>> {

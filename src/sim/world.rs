@@ -283,7 +283,8 @@ impl World {
                 connection.receive = Some((token, buffer));
                 self.pump_receive(id);
             }
-            Op::Send { socket, chunks } => {
+            // Every path brings the same bytes, and time passes here as the seed has it.
+            Op::Send { socket, chunks, .. } => {
                 let id = connection_of(&socket);
                 let connection = self.connection(id);
                 assert!(connection.send.is_none(), "one send at a time");
@@ -347,14 +348,18 @@ impl World {
         });
     }
 
-    /// Copies from a file; fewer bytes than asked for is an error.
-    pub fn read(&self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<()> {
+    /// Copies from a file, unless its pages happen not to be cached; fewer bytes than asked for is
+    /// an error.
+    pub fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<bool> {
+        if self.prng.below(8) == 0 {
+            return Ok(false);
+        }
         let held = buffer.len();
         buffer.resize(held + extent.length as usize, 0);
         let inode = inode_of(&extent.file);
         let got = self.disk.read(inode, extent.position, &mut buffer[held..]);
         if got as u64 == extent.length {
-            return Ok(());
+            return Ok(true);
         }
         buffer.truncate(held);
         Err(io::ErrorKind::UnexpectedEof.into())

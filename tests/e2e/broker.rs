@@ -33,6 +33,26 @@ impl Broker {
         }
     }
 
+    /// A broker with options of its own, on top of a free port and a temporary directory.
+    pub fn with_options(options: ServeArgs) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let args = ServeArgs {
+            listen: Some("127.0.0.1:0".to_owned()),
+            data_dir: Some(dir.path().display().to_string()),
+            set: vec!["group.initial.rebalance.delay.ms=0".to_owned()],
+            ..options
+        };
+        let config = Config::from_sources(&args, []).unwrap();
+        Self {
+            server: Some(Server::start(&config).unwrap()),
+            dir,
+        }
+    }
+
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().unwrap()
+    }
+
     /// The same with settings.
     pub fn with(settings: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();

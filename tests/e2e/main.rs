@@ -1,8 +1,11 @@
 //! A whole broker with real sockets and files: real clients (librdkafka and a pure Rust one), raw
 //! conversations where a client library would hide what is looked at, and bad input.
 
+mod admin;
 mod broker;
 mod clients;
 mod conversation;
+mod cores;
 mod hostile;
 mod restart;
+mod steering;

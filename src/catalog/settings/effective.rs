@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{BrokerName, Setting, broker_setting, list_items, topic_setting};
+use crate::base::FetchPath;
 use crate::catalog::{Image, Topic};
 
 /// Where a value came from, with Kafka's `ConfigSource` numbers of DescribeConfigs (KIP-226).
@@ -232,6 +233,8 @@ pub struct BrokerSettings {
     pub delete_topics: bool,
     /// `fetch.max.bytes`.
     pub fetch_bytes_max: u32,
+    /// `fetch.path`.
+    pub fetch_path: FetchPath,
     /// `group.initial.rebalance.delay.ms`.
     pub group_initial_rebalance_delay_ms: i64,
     /// `group.max.session.timeout.ms`.
@@ -306,6 +309,12 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
         connections_max: size("max.connections"),
         delete_topics: layers.broker_flag("delete.topic.enable"),
         fetch_bytes_max: size("fetch.max.bytes"),
+        fetch_path: match layers.broker_text("fetch.path").as_deref() {
+            Some("sendfile") => FetchPath::Sendfile,
+            Some("splice") => FetchPath::Splice,
+            Some("copy") => FetchPath::Copy,
+            _ => FetchPath::Auto,
+        },
         group_initial_rebalance_delay_ms: layers.broker_number("group.initial.rebalance.delay.ms"),
         group_session_timeout_ms_max: layers.broker_number("group.max.session.timeout.ms"),
         group_session_timeout_ms_min: layers.broker_number("group.min.session.timeout.ms"),

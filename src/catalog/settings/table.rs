@@ -364,6 +364,14 @@ pub const TABLE: &[Setting] = &[
         "Most bytes that one fetch is answered with, whatever the client asks for.",
     ),
     broker(
+        &[dynamic("fetch.path")],
+        Kind::Word(&["auto", "sendfile", "splice", "copy"]),
+        Some("auto"),
+        "How records travel from file to socket. auto: sendfile from the page cache, and what is \
+         not there is read first without holding up the shard; sendfile, splice and copy do one \
+         thing always, to compare them. Ours; can also be given as --fetch.",
+    ),
+    broker(
         &[start("group.initial.rebalance.delay.ms", 1)],
         Kind::int(0),
         Some("3000"),
@@ -478,9 +486,23 @@ pub const TABLE: &[Setting] = &[
         "Milliseconds after its last write that a producer is forgotten.",
     ),
     broker(
+        &[start("socket.receive.buffer.bytes", 1)],
+        Kind::int(-1),
+        Some("-1"),
+        "Bytes of each connection's receive buffer; -1 lets the system adapt it. For links that \
+         are fast and far: bandwidth times round trip. Kafka's default is 102400.",
+    ),
+    broker(
         &[start("socket.request.max.bytes", 1)],
         Kind::int(1),
         Some("104857600"),
         "Largest request accepted, in bytes; a larger one closes the connection.",
+    ),
+    broker(
+        &[start("socket.send.buffer.bytes", 1)],
+        Kind::int(-1),
+        Some("-1"),
+        "Bytes of each connection's send buffer; -1 lets the system adapt it. As \
+         socket.receive.buffer.bytes, for consumers.",
     ),
 ];

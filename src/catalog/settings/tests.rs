@@ -115,6 +115,7 @@ fn image(fixed: &[(&str, &str)]) -> Image {
         cluster_id: "cluster".to_owned(),
         node_id: NodeId(1),
         advertised: None,
+        ports_per_shard: Vec::new(),
         static_settings: settings(fixed),
     })
 }

@@ -21,6 +21,7 @@ fn identity() -> Identity {
         cluster_id: "cluster".to_owned(),
         node_id: NodeId(1),
         advertised: None,
+        ports_per_shard: Vec::new(),
         static_settings: [setting("num.partitions", "4"), setting("node.id", "1")].into(),
     }
 }

@@ -8,6 +8,7 @@ mod sockets;
 mod turns;
 
 use super::files::DataDir;
+use super::pace::Pace;
 use super::posix::Posix;
 use super::ring::{Ring, RingConfig};
 use super::sockets::Listener;
@@ -24,49 +25,82 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Long enough for something that must not happen, if it is about to.
 const MOMENT: Duration = Duration::from_millis(30);
 
-/// A back end that tests can make.
-trait Make: Io + Sized {
-    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self;
+/// A way to wait that the suite runs with, on one of the back ends.
+trait Make {
+    type Io: Io;
+    /// The module of its tests.
+    const NAME: &'static str;
+    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self::Io;
 }
 
-impl Make for Ring {
-    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self {
+/// The ring, with waits that spin for so many microseconds.
+struct OnRing<const POLL_US: u64>;
+
+/// The posix back end, the same.
+struct OnPosix<const POLL_US: u64>;
+
+impl<const POLL_US: u64> Make for OnRing<POLL_US> {
+    type Io = Ring;
+    const NAME: &'static str = if POLL_US == 0 {
+        "ring"
+    } else {
+        "spinning_ring"
+    };
+
+    fn make(data_dir: DataDir, listener: Option<Listener>) -> Ring {
         // Few entries, so that the suite runs beyond them.
         Ring::new(RingConfig {
             data_dir,
             listener,
             entries: 8,
+            pace: Pace::new(Duration::from_micros(POLL_US), Arc::default()),
         })
         .expect("io_uring is available")
     }
 }
 
-impl Make for Posix {
-    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self {
-        Posix::new(data_dir, listener).unwrap()
+impl<const POLL_US: u64> Make for OnPosix<POLL_US> {
+    type Io = Posix;
+    const NAME: &'static str = if POLL_US == 0 {
+        "posix"
+    } else {
+        "spinning_posix"
+    };
+
+    fn make(data_dir: DataDir, listener: Option<Listener>) -> Posix {
+        let pace = Pace::new(Duration::from_micros(POLL_US), Arc::default());
+        Posix::new(data_dir, listener, pace).unwrap()
     }
 }
 
-/// Runs generic tests on both back ends.
-macro_rules! on_both {
+/// Runs generic tests on both back ends, blocking at once and spinning first.
+macro_rules! on_each {
     ($($name:ident),* $(,)?) => {
         mod ring {
-            $(#[test] fn $name() { super::$name::<crate::io::ring::Ring>(); })*
+            $(#[test] fn $name() { super::$name::<crate::io::conformance::OnRing<0>>(); })*
+        }
+        mod spinning_ring {
+            $(#[test] fn $name() { super::$name::<crate::io::conformance::OnRing<200>>(); })*
         }
         mod posix {
-            $(#[test] fn $name() { super::$name::<crate::io::posix::Posix>(); })*
+            $(#[test] fn $name() { super::$name::<crate::io::conformance::OnPosix<0>>(); })*
+        }
+        mod spinning_posix {
+            $(#[test] fn $name() { super::$name::<crate::io::conformance::OnPosix<200>>(); })*
         }
     };
 }
-use on_both;
+use on_each;
 
 /// A back end with a listener and a data directory of its own.
-struct Bench<I> {
-    io: I,
+struct Bench<I: Make> {
+    io: I::Io,
     address: SocketAddr,
     /// Completions not asked for yet.
     early: Vec<Completion>,
     tokens: Token,
+    /// How extents of the next sends travel.
+    path: FetchPath,
     _data: TempDir,
 }
 
@@ -81,6 +115,7 @@ impl<I: Make> Bench<I> {
             address,
             early: Vec::new(),
             tokens: 0,
+            path: FetchPath::Auto,
             _data: data,
         }
     }
@@ -149,9 +184,11 @@ impl<I: Make> Bench<I> {
     }
 
     fn submit_send(&mut self, socket: &Socket, chunks: Vec<Chunk>) -> Token {
+        let path = self.path;
         self.submit(Op::Send {
             socket: socket.clone(),
             chunks,
+            path,
         })
     }
 
@@ -192,6 +229,22 @@ fn extent(file: &File, position: u64, length: u64) -> Chunk {
         position,
         length,
     })
+}
+
+/// Every way of an extent.
+const PATHS: [FetchPath; 4] = [
+    FetchPath::Auto,
+    FetchPath::Sendfile,
+    FetchPath::Splice,
+    FetchPath::Copy,
+];
+
+/// Writes the file's pages back and drops them, where the file system does that.
+fn forget_pages(file: &File) {
+    let fd = files::descriptor(file);
+    nix::unistd::fdatasync(fd).unwrap();
+    let advice = nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    nix::fcntl::posix_fadvise(fd, 0, 0, advice).unwrap();
 }
 
 fn errno(error: &io::Error) -> nix::errno::Errno {

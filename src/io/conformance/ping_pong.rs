@@ -12,13 +12,15 @@ const MESSAGE_BYTES: usize = 64;
 #[test]
 #[ignore = "a measurement"]
 fn ping_pong_on_ring() {
-    ping_pong::<Ring>();
+    ping_pong::<OnRing<0>>();
+    ping_pong::<OnRing<50>>();
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn ping_pong_on_posix() {
-    ping_pong::<Posix>();
+    ping_pong::<OnPosix<0>>();
+    ping_pong::<OnPosix<50>>();
 }
 
 fn ping_pong<I: Make>() {
@@ -55,7 +57,7 @@ fn ping_pong<I: Make>() {
         let at = |percent: usize| latencies[(latencies.len() - 1) * percent / 100];
         eprintln!(
             "{}: {peers} peers: {:.0}/s, {:.2} us of CPU each, p50 {} us, p99 {} us, max {} us",
-            std::any::type_name::<I>(),
+            I::NAME,
             latencies.len() as f64 / elapsed.as_secs_f64(),
             busy as f64 / latencies.len() as f64,
             at(50),

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use std::io::Read;
 
-on_both!(
+on_each!(
     accepted_sockets_are_set_up,
     receive_appends_within_the_spare_capacity,
     receive_sees_the_end_and_the_reset,
@@ -125,7 +125,6 @@ fn sends_from_memory_arrive_in_order<I: Make>() {
 
 fn sends_of_extents_arrive_in_order<I: Make>() {
     let mut bench = Bench::<I>::new();
-    let (socket, peer) = bench.connect();
     let contents = pattern(3_000_000);
     let file = bench.file("segment", &contents);
     let chunks = vec![
@@ -144,18 +143,23 @@ fn sends_of_extents_arrive_in_order<I: Make>() {
     expected.extend_from_slice(&contents[2_999_999..]);
     expected.extend_from_slice(&contents[..1000]);
     expected.extend_from_slice(b"trailer");
-    let reader = read_all(peer, expected.len());
-    let token = bench.submit_send(&socket, chunks);
-    bench.sent(token).unwrap();
-    assert!(reader.join().unwrap() == expected);
-    let SocketKind::Os(fd) = &*socket.0 else {
-        panic!("not of the system")
-    };
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap());
-    assert!(
-        !flags.contains(OFlag::O_NONBLOCK),
-        "blocking again after sendfile"
-    );
+    for path in PATHS {
+        bench.path = path;
+        forget_pages(&file);
+        let (socket, peer) = bench.connect();
+        let reader = read_all(peer, expected.len());
+        let token = bench.submit_send(&socket, chunks.clone());
+        bench.sent(token).unwrap();
+        assert!(reader.join().unwrap() == expected, "{path:?}");
+        let SocketKind::Os(fd) = &*socket.0 else {
+            panic!("not of the system")
+        };
+        let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).unwrap());
+        assert!(
+            !flags.contains(OFlag::O_NONBLOCK),
+            "blocking again after {path:?}"
+        );
+    }
 }
 
 fn a_send_larger_than_the_socket_buffer_waits_for_its_reader<I: Make>() {
@@ -177,18 +181,25 @@ fn a_send_larger_than_the_socket_buffer_waits_for_its_reader<I: Make>() {
 
 fn a_pending_receive_survives_sendfile<I: Make>() {
     let mut bench = Bench::<I>::new();
-    let (socket, mut peer) = bench.connect();
     let contents = pattern(32 << 20);
     let file = bench.file("segment", &contents);
+    for path in PATHS {
+        bench.path = path;
+        receive_during_send(&mut bench, &file, &contents);
+    }
+}
+
+fn receive_during_send<I: Make>(bench: &mut Bench<I>, file: &File, contents: &Bytes) {
+    let (socket, mut peer) = bench.connect();
     let receive = bench.submit_receive(&socket, 100);
-    let send = bench.submit_send(&socket, vec![extent(&file, 0, contents.len() as u64)]);
+    let send = bench.submit_send(&socket, vec![extent(file, 0, contents.len() as u64)]);
     bench.stays_quiet();
     peer.write_all(b"meanwhile").unwrap();
     assert_eq!(bench.received(receive).unwrap(), "meanwhile");
     let receive = bench.submit_receive(&socket, 100);
     let reader = read_all(peer, contents.len());
     bench.sent(send).unwrap();
-    assert!(reader.join().unwrap() == contents);
+    assert!(reader.join().unwrap() == *contents);
     assert_eq!(
         bench.received(receive).unwrap(),
         "",
@@ -200,10 +211,14 @@ fn a_send_ends_when_the_peer_closes<I: Make>() {
     let mut bench = Bench::<I>::new();
     let whole = pattern(32 << 20);
     let file = bench.file("segment", &whole);
-    for chunk in [
-        Chunk::Bytes(whole.clone()),
-        extent(&file, 0, whole.len() as u64),
+    let all = || extent(&file, 0, whole.len() as u64);
+    for (chunk, path) in [
+        (Chunk::Bytes(whole.clone()), FetchPath::Auto),
+        (all(), FetchPath::Auto),
+        (all(), FetchPath::Splice),
+        (all(), FetchPath::Copy),
     ] {
+        bench.path = path;
         let (socket, mut peer) = bench.connect();
         let token = bench.submit_send(&socket, vec![chunk.clone()]);
         let mut some = vec![0; 100_000];
@@ -223,10 +238,13 @@ fn a_send_ends_when_the_peer_closes<I: Make>() {
 
 fn an_extent_beyond_the_file_is_an_error<I: Make>() {
     let mut bench = Bench::<I>::new();
-    let (socket, _peer) = bench.connect();
     let file = bench.file("segment", b"short");
-    let token = bench.submit_send(&socket, vec![extent(&file, 0, 6)]);
-    assert_eq!(errno(&bench.sent(token).unwrap_err()), Errno::ENODATA);
+    for path in PATHS {
+        bench.path = path;
+        let (socket, _peer) = bench.connect();
+        let token = bench.submit_send(&socket, vec![extent(&file, 0, 6)]);
+        assert_eq!(errno(&bench.sent(token).unwrap_err()), Errno::ENODATA);
+    }
 }
 
 fn an_empty_send_completes<I: Make>() {
@@ -291,11 +309,7 @@ fn shutdown_ends_pending_operations<I: Make>() {
 /// The limit of open files is the process's, so this runs in a process of its own.
 fn accepting_pauses_without_descriptors<I: Make>() {
     const CHILD: &str = "FOREBAY_TEST_DESCRIPTORS";
-    let backend = if std::any::type_name::<I>().ends_with("Ring") {
-        "ring"
-    } else {
-        "posix"
-    };
+    let backend = I::NAME;
     if std::env::var_os(CHILD).is_none() {
         let name =
             format!("io::conformance::sockets::{backend}::accepting_pauses_without_descriptors");

@@ -1,8 +1,9 @@
 //! [`Io`] on io_uring: one ring per shard, made and used on the shard's thread only.
 //!
 //! Accept, receive, sends from memory, sync and the bell are ring operations. Sends that contain
-//! extents are plain calls (`sendmsg`, `sendfile`) made when the socket has room, and only the
-//! waiting for room is a ring operation: splice through the ring would always run on a worker.
+//! extents are plain calls (`sendmsg`, `sendfile`) made when the socket has room; waiting for room
+//! and fetching what the page cache lacks are ring operations. Splice always runs on one of the
+//! ring's workers, which suits a file that must be waited for and no hot one.
 //!
 //! Invariant: whatever the kernel may touch (buffers, descriptors) is owned by an entry of
 //! `pending` until its completion was taken. On drop everything is cancelled and awaited first.
@@ -13,12 +14,12 @@ mod setup;
 
 pub use setup::{Refused, probe};
 
-use super::files::{self, DataDir};
+use super::files::DataDir;
+use super::pace::Pace;
+use super::sending::{Load, Progress, SEND_TURN_BYTES_MAX, Sending, Target};
 use super::slab::Slab;
-use super::sockets::{
-    self, Acceptor, AfterAccept, Listener, Progress, SEND_TURN_BYTES_MAX, Sending,
-};
-use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, clock};
+use super::sockets::{self, Acceptor, AfterAccept, Listener};
+use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, cached, clock};
 use crate::base::dir::Dir;
 use crate::base::{Mono, Now};
 use bytes::{BufMut, BytesMut};
@@ -38,6 +39,9 @@ use std::time::Duration;
 /// How long a drop waits for the kernel to let go of all buffers.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Buffers of loads that are kept; more readers of cold data than this make new ones.
+const SPARES_MAX: usize = 4;
+
 /// The key of the bell's read; no operation has it.
 const BELL_KEY: u64 = u64::MAX - 1;
 
@@ -51,6 +55,8 @@ pub struct RingConfig {
     /// Slots of the submission queue, a power of two; more operations wait in memory. The
     /// completion queue has 16 times as many.
     pub entries: u32,
+    /// How it waits.
+    pub pace: Pace,
 }
 
 /// The io_uring back end of one shard. It cannot leave the thread that made it.
@@ -66,6 +72,9 @@ pub struct Ring {
     /// Where the kernel puts the eventfd's count.
     bell_count: Box<[u8; 8]>,
     data_dir: DataDir,
+    pace: Pace,
+    /// Buffers that loads have left over.
+    spares: Vec<BytesMut>,
     /// Empty between waits, kept for its memory.
     finished: Vec<Finished>,
     overflow_reported: bool,
@@ -100,6 +109,8 @@ impl Ring {
             bell: Bell(Arc::new(BellKind::EventFd(bell))),
             bell_count: Box::new([0; 8]),
             data_dir: config.data_dir,
+            pace: config.pace,
+            spares: Vec::new(),
             finished: Vec::new(),
             overflow_reported: false,
             thread_bound: PhantomData,
@@ -173,15 +184,53 @@ impl Ring {
             let Some((token, socket, mut sending)) = self.runnable.pop_front() else {
                 return;
             };
-            match sending.push(&socket, SEND_TURN_BYTES_MAX) {
+            match sending.push(&socket, SEND_TURN_BYTES_MAX, &self.pace.stats) {
                 Ok(Progress::Share) => self.runnable.push_back((token, socket, sending)),
                 Ok(Progress::Blocked) => {
                     self.start(token, Operation::AwaitRoom { socket, sending });
+                }
+                Ok(Progress::Cold) => {
+                    if let Err(error) = self.start_load(token, socket, sending) {
+                        completions.push(sent(token, Err(error)));
+                    }
                 }
                 Ok(Progress::Done) => completions.push(sent(token, Ok(()))),
                 Err(error) => completions.push(sent(token, Err(error))),
             }
         }
+    }
+
+    /// Has the kernel fetch what a send lacks; a buffered read waits inside the kernel, not here.
+    fn start_load(&mut self, token: Token, socket: Socket, mut sending: Sending) -> io::Result<()> {
+        let load = sending.load(self.spares.pop())?;
+        let operation = Operation::Load {
+            socket,
+            sending,
+            load,
+        };
+        self.start(token, operation);
+        Ok(())
+    }
+
+    /// A load ended; the send goes on, or fails.
+    fn finish_load(
+        &mut self,
+        (socket, mut sending): (Socket, Sending),
+        load: Load,
+        result: Result<usize, Errno>,
+    ) -> io::Result<(Socket, Sending)> {
+        let count = result?;
+        let mut target = load.target;
+        if let Target::Buffer(buffer) = &mut target {
+            // SAFETY: the kernel has written `count` bytes from the start of the spare capacity
+            // that it was given.
+            unsafe { buffer.advance_mut(count) };
+        }
+        let spare = sending.on_loaded(count, target, &self.pace.stats)?;
+        if self.spares.len() < SPARES_MAX {
+            self.spares.extend(spare);
+        }
+        Ok((socket, sending))
     }
 
     /// Acts on all completions that were copied out; true if the bell was among them.
@@ -231,6 +280,7 @@ impl Ring {
                 message: _,
             } => match result {
                 Ok(count) => {
+                    self.pace.stats.bytes_sent_copy.add(count as u64);
                     sending.advance(count as u64);
                     if !sending.is_done() {
                         self.start_send(token, socket, sending);
@@ -247,7 +297,19 @@ impl Ring {
                 }
                 Err(errno) => Outcome::Sent(Err(errno.into())),
             },
+            Operation::Load {
+                socket,
+                sending,
+                load,
+            } => match self.finish_load((socket, sending), load, result) {
+                Ok((socket, sending)) => {
+                    self.runnable.push_back((token, socket, sending));
+                    return None;
+                }
+                Err(error) => Outcome::Sent(Err(error)),
+            },
             Operation::Sync { file: _ } => {
+                self.pace.worker_ended();
                 Outcome::Synced(result.map(drop).map_err(io::Error::from))
             }
         };
@@ -314,10 +376,15 @@ impl Io for Ring {
                 );
                 self.start(token, Operation::Receive { socket, buffer });
             }
-            Op::Send { socket, chunks } => {
-                self.start_send(token, socket, Sending::new(chunks));
+            Op::Send {
+                socket,
+                chunks,
+                path,
+            } => self.start_send(token, socket, Sending::new(chunks, path)),
+            Op::Sync { file } => {
+                self.pace.worker_began();
+                self.start(token, Operation::Sync { file });
             }
-            Op::Sync { file } => self.start(token, Operation::Sync { file }),
         }
     }
 
@@ -331,14 +398,14 @@ impl Io for Ring {
             self.resume_accepts();
             self.push_sends(completions);
             let idle = completions.len() == held && self.runnable.is_empty();
-            let timeout = if idle {
-                self.timeout(deadline)
-            } else {
-                Some(Duration::ZERO)
+            let timeout = match idle && !self.pace.spins() {
+                true => self.timeout(deadline),
+                false => Some(Duration::ZERO),
             };
             self.queue.enter(timeout)?;
             let rung = self.harvest(completions);
             if rung || completions.len() > held || is_past(deadline) {
+                self.pace.end();
                 return Ok(());
             }
         }
@@ -352,8 +419,8 @@ impl Io for Ring {
         self.bell.clone()
     }
 
-    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<()> {
-        files::read_extent(&extent.file, extent.position, extent.length, buffer)
+    fn read(&mut self, extent: &Extent, buffer: &mut BytesMut) -> io::Result<bool> {
+        cached::read_cached(extent, buffer)
     }
 
     fn list_dirs(&mut self) -> io::Result<Vec<String>> {

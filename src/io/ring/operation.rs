@@ -2,7 +2,8 @@
 //! the heap: it may be moved while the kernel works on it, but not be changed or dropped.
 
 use crate::base::dir::File;
-use crate::io::sockets::{self, Acceptor, Sending};
+use crate::io::sending::{self, Load, Sending, Target};
+use crate::io::sockets::{self, Acceptor};
 use crate::io::{Socket, files};
 use bytes::BytesMut;
 use io_uring::opcode;
@@ -24,6 +25,12 @@ pub(super) enum Operation {
     },
     /// Wait until the socket takes more of a send that is made by plain calls.
     AwaitRoom { socket: Socket, sending: Sending },
+    /// Fetch the next bytes of a send's extent from its file.
+    Load {
+        socket: Socket,
+        sending: Sending,
+        load: Load,
+    },
     /// `fdatasync`.
     Sync { file: File },
 }
@@ -59,7 +66,7 @@ impl Operation {
             } => {
                 let (run, more) = sending.run();
                 // With WAITALL the kernel goes on by itself after a short send.
-                let flags = sockets::send_flags(more) | libc::MSG_WAITALL;
+                let flags = sending::send_flags(more) | libc::MSG_WAITALL;
                 let slices: Vec<_> = run.map(|bytes| iovec(bytes)).collect();
                 match slices[..] {
                     [slice] => {
@@ -78,6 +85,28 @@ impl Operation {
             }
             Operation::AwaitRoom { socket, .. } => {
                 opcode::PollAdd::new(raw(socket), libc::POLLOUT as u32).build()
+            }
+            Operation::Load { load, .. } => {
+                let Load { extent, target } = load;
+                let fd = Fd(files::descriptor(&extent.file).as_raw_fd());
+                let length = u32::try_from(extent.length).unwrap_or(u32::MAX);
+                match target {
+                    Target::Buffer(buffer) => {
+                        let spare = buffer.spare_capacity_mut();
+                        debug_assert!(spare.len() >= length as usize, "the load fits");
+                        opcode::Read::new(fd, spare.as_mut_ptr().cast(), length)
+                            .offset(extent.position)
+                            .build()
+                    }
+                    Target::Pipe(pipe) => {
+                        let writer = Fd(pipe.writer().as_raw_fd());
+                        // No segment is larger than 4 GiB.
+                        let position = extent.position as i64;
+                        opcode::Splice::new(fd, position, writer, -1, length)
+                            .flags(libc::SPLICE_F_MOVE)
+                            .build()
+                    }
+                }
             }
             Operation::Sync { file } => {
                 let fd = Fd(files::descriptor(file).as_raw_fd());

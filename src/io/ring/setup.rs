@@ -11,12 +11,12 @@ use std::{fmt, io};
 /// way, far more than one turn submits.
 const COMPLETIONS_PER_ENTRY: u32 = 16;
 
-/// Kernel threads per shard for what must block, which is fdatasync: few, because the device takes
+/// Kernel threads per shard for what must block, which is fdatasync (and splice from a file): few, because the device takes
 /// only so many flushes at once, and they share the shard's core.
 const BLOCKING_WORKERS_MAX: u32 = 4;
 
 /// Operations the back end uses.
-const OPCODES: [(u8, &str); 8] = [
+const OPCODES: [(u8, &str); 9] = [
     (opcode::Accept::CODE, "accept"),
     (opcode::AsyncCancel::CODE, "async cancel"),
     (opcode::Fsync::CODE, "fsync"),
@@ -25,6 +25,7 @@ const OPCODES: [(u8, &str); 8] = [
     (opcode::Recv::CODE, "recv"),
     (opcode::Send::CODE, "send"),
     (opcode::SendMsg::CODE, "sendmsg"),
+    (opcode::Splice::CODE, "splice"),
 ];
 
 /// Why this machine gives no ring. Its text names the error, the likely causes and what to do about
@@ -98,9 +99,11 @@ impl std::error::Error for Refused {
     }
 }
 
-/// Asks whether this process can have rings: makes one as the shards will, and drops it.
-pub fn probe() -> Result<(), Refused> {
-    build(8).map(drop)
+/// Asks whether this process can have so many rings of so many entries: makes them as the shards
+/// will, and drops them.
+pub fn probe(entries: u32, rings: usize) -> Result<(), Refused> {
+    let rings: Result<Vec<_>, _> = (0..rings).map(|_| build(entries)).collect();
+    rings.map(drop)
 }
 
 /// A ring that belongs to the calling thread (SINGLE_ISSUER).
@@ -187,12 +190,12 @@ mod tests {
 
     #[test]
     fn a_blocked_ring_is_refused_with_cause_and_fix() {
-        probe().expect("io_uring is available to the tests");
+        probe(8, 1).expect("io_uring is available to the tests");
         let thread = std::thread::spawn(|| {
             block_io_uring(Errno::EPERM);
             (
-                Backend::choose(Choice::Auto),
-                Backend::choose(Choice::Uring),
+                Backend::choose(Choice::Auto, 8, 1),
+                Backend::choose(Choice::Uring, 8, 1),
             )
         });
         let (auto, uring) = thread.join().unwrap();

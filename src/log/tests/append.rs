@@ -177,6 +177,40 @@ fn segments_roll_by_size() {
 }
 
 #[test]
+fn a_segment_that_grows_is_reserved_ahead_and_gives_back_the_rest() {
+    let mut rig = Rig::new(Config {
+        segment_bytes: 3 << 20,
+        ..Config::default()
+    });
+    let batch = plain(20_000, START_MS);
+    let bytes = batch.len() as u64;
+    let file = "00000000000000000000.log".to_owned();
+    let mut end = 0;
+    while end + bytes < 1 << 20 {
+        assert_eq!(rig.dir.reserved, [], "small segments reserve nothing");
+        rig.append(batch.clone(), RELAXED).unwrap();
+        rig.write();
+        end += bytes;
+    }
+    rig.append(batch.clone(), RELAXED).unwrap();
+    rig.write();
+    end += bytes;
+    // As much again as there is, and later no more than the segment may hold.
+    assert_eq!(rig.dir.reserved, [(file.clone(), 0, 2 * end)]);
+    while end + bytes <= 3 << 20 {
+        rig.append(batch.clone(), RELAXED).unwrap();
+        rig.write();
+        end += bytes;
+    }
+    let (_, position, length) = rig.dir.reserved.last().unwrap();
+    assert_eq!((rig.dir.reserved.len(), position + length), (2, 3 << 20));
+    rig.append(batch, RELAXED).unwrap();
+    rig.write();
+    assert_eq!(rig.segment_files().len(), 2);
+    assert_eq!(rig.dir.truncated, [(file, end)]);
+}
+
+#[test]
 fn segments_roll_by_the_age_of_their_first_record() {
     let config = Config {
         segment_ms: 1000,

@@ -122,6 +122,24 @@ fn sequential_reading_needs_no_walk() {
 }
 
 #[test]
+fn the_end_of_a_read_is_taken_from_the_index_where_looking_would_wait() {
+    let mut rig = three_segments();
+    let warm = rig.read(0, 500).unwrap();
+    rig.dir.cold_from = Some(0);
+    let (reads, bytes) = rig.dir.reads;
+    let cold = rig.read(0, 500).unwrap();
+    let entries = rig.dir.reads.0 - reads;
+    assert_eq!(rig.dir.reads.1 - bytes, 8 * entries, "index entries only");
+    assert!(cold.length > 0 && cold.length <= warm.length);
+    rig.batches(&cold);
+    let end = rig.log.log_end_offset();
+    for bytes_max in [1, 200, 500, 1 << 20] {
+        let offsets: Vec<_> = rig.records(0, bytes_max).iter().map(|it| it.0).collect();
+        assert_eq!(offsets, (0..end).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn available_bytes_are_about_right() {
     let rig = three_segments().reopen();
     let total = rig.log.size_bytes();
