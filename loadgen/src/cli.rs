@@ -38,7 +38,7 @@ pub enum Command {
 
     /// What a broker can do.
     #[command(flatten)]
-    Bench(Bench),
+    Bench(Box<Bench>),
 }
 
 /// Arguments of the flash sale.

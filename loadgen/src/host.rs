@@ -127,7 +127,7 @@ impl BrokerProcess {
             Self::Shards => {
                 let status = "/proc/self/status".as_ref();
                 Usage {
-                    cpu_s: cpu_of_shards("/proc/self/task".as_ref()),
+                    cpu_s: cpu_of_shards(&threads("/proc/self/task".as_ref())),
                     rss_bytes: memory(status, "VmRSS:"),
                     rss_bytes_max: memory(status, "VmHWM:"),
                 }
@@ -188,30 +188,42 @@ fn listening_inode(line: &str, port: u16) -> Option<String> {
     (local_port == port && *state == LISTEN).then(|| (*inode).to_owned())
 }
 
+/// A thread, as its `stat` file tells.
+struct Thread {
+    id: String,
+    name: String,
+    cpu_s: f64,
+}
+
+/// The threads below `/proc/PID/task`.
+fn threads(folder: &Path) -> Vec<Thread> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let threads = entries.filter_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let (id, rest) = stat.split_once(" (")?;
+        Some(Thread {
+            id: id.to_owned(),
+            name: rest.rsplit_once(')')?.0.to_owned(),
+            cpu_s: cpu_s(&stat)?,
+        })
+    });
+    threads.collect()
+}
+
 /// CPU seconds of the shards and of the kernel's workers that do what their rings could not do at
 /// once; `None` if there is no shard.
-fn cpu_of_shards(folder: &Path) -> Option<f64> {
-    let threads = fs::read_dir(folder).ok()?.flatten();
-    let all: Vec<(String, String, f64)> = threads
-        .filter_map(|thread| {
-            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
-            let (id, rest) = stat.split_once(" (")?;
-            let name = rest.rsplit_once(')')?.0.to_owned();
-            Some((id.to_owned(), name, cpu_s(&stat)?))
-        })
-        .collect();
-    let is_shard = |name: &str| name.starts_with("shard-");
-    let shards: BTreeSet<&str> = all
+fn cpu_of_shards(threads: &[Thread]) -> Option<f64> {
+    let is_shard = |thread: &&Thread| thread.name.starts_with("shard-");
+    let shards: BTreeSet<_> = threads
         .iter()
-        .filter(|(_, name, _)| is_shard(name))
-        .map(|(id, ..)| id.as_str())
+        .filter(is_shard)
+        .map(|shard| &shard.id)
         .collect();
-    let of_broker = |name: &str| {
-        let owner = name.strip_prefix("iou-wrk-");
-        is_shard(name) || owner.is_some_and(|owner| shards.contains(owner))
-    };
-    let broker = all.iter().filter(|(_, name, _)| of_broker(name));
-    (!shards.is_empty()).then(|| broker.map(|(.., cpu_s)| cpu_s).sum())
+    let of_broker = threads.iter().filter(|thread| {
+        let owner = thread.name.strip_prefix("iou-wrk-");
+        is_shard(thread) || owner.is_some_and(|owner| shards.contains(&owner.to_owned()))
+    });
+    (!shards.is_empty()).then(|| of_broker.map(|thread| thread.cpu_s).sum())
 }
 
 /// User and kernel time of a `stat` file, see proc_pid_stat(5).
@@ -296,6 +308,24 @@ mod tests {
         assert!(BrokerProcess::Shards.usage().cpu_s.is_some());
         drop(end);
         thread.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn the_workers_of_a_shards_ring_are_the_shards() {
+        let thread = |id: &str, name: &str, cpu_s| Thread {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            cpu_s,
+        };
+        let mut threads = vec![
+            thread("10", "loadgen", 100.0),
+            thread("13", "iou-wrk-10", 50.0),
+        ];
+        assert_eq!(cpu_of_shards(&threads), None);
+        threads.push(thread("11", "shard-0", 1.0));
+        threads.push(thread("14", "iou-wrk-11", 2.0));
+        threads.push(thread("15", "iou-wrk-111", 40.0));
+        assert_eq!(cpu_of_shards(&threads), Some(3.0));
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         .init();
     let ended = match Cli::parse().command {
         Command::FlashSale(args) => run::flash_sale(*args),
-        Command::Bench(bench) => bench::run(bench).map(|complete| complete.then_some(true)),
+        Command::Bench(bench) => bench::run(&bench).map(|complete| complete.then_some(true)),
     };
     match ended {
         Ok(Some(true)) => ExitCode::SUCCESS,

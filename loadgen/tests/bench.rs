@@ -171,7 +171,7 @@ fn a_topic_that_is_empty_is_filled_and_what_was_created_goes_again() {
     let target = ["--bootstrap", &address, "--topic", "new"];
     let read = ["consume", "--codec", "snappy", "--passes", "1", "--fill"];
     for (fill, expected) in [("2MiB", 2_048), ("1MiB", 1_024)] {
-        let document = measured(&[&read, &[fill], &target[..]].concat());
+        let document = measured(&[&read[..], &[fill], &target].concat());
         let records = number(&document, "/result/records");
         assert!((expected..expected + 64).contains(&records), "{records}");
     }

@@ -44,14 +44,14 @@ use session::Session;
 ///
 /// # Errors
 /// [`Failure`] if there is nothing to show: bad flags, no broker, or one that answers wrongly.
-pub fn run(bench: Bench) -> Result<bool, Failure> {
+pub fn run(bench: &Bench) -> Result<bool, Failure> {
     bench.check()?;
     let target = bench.target().clone();
     if let Some(path) = &target.json {
         json::prepare(path)?;
     }
     let session = Session::start(&target)?;
-    let outcome = session.block_on(async |measuring| match &bench {
+    let outcome = session.block_on(async |measuring| match bench {
         Bench::Produce(args) => produce::run(measuring, "produce", &args.load()).await,
         Bench::Requests(args) => produce::run(measuring, "requests", &args.load()).await,
         Bench::Consume(args) => consume::run(measuring, args).await,
@@ -65,7 +65,7 @@ pub fn run(bench: Bench) -> Result<bool, Failure> {
     stopped?;
     result::show(&outcome);
     if let Some(path) = &target.json {
-        result::write(path, &bench, &conditions, &outcome)?;
+        result::write(path, bench, &conditions, &outcome)?;
     }
     Ok(!outcome.interrupted())
 }

@@ -27,8 +27,11 @@ use crate::transport::{ClientIo, Runtime};
 const VERSION: i16 = 9;
 const PARTITION: i32 = 3;
 
-/// An answer to the `number`-th request: correlation id, partition, code; `None` closes.
-type Script = Box<dyn FnMut(u32, i32) -> Option<(i32, i32, ErrorCode)> + Send>;
+/// Correlation id, partition, code.
+type Answer = (i32, i32, ErrorCode);
+
+/// The answer to the `number`-th request, which has this correlation id; `None` closes.
+type Script = Box<dyn FnMut(u32, i32) -> Option<Answer> + Send>;
 
 /// A broker of one connection, which answers by its script.
 fn peer(mut script: Script) -> (String, JoinHandle<u32>) {
@@ -126,7 +129,7 @@ fn send(
     (result, meter, thread.join().unwrap())
 }
 
-fn right(asked: i32) -> (i32, i32, ErrorCode) {
+fn right(asked: i32) -> Answer {
     (asked, PARTITION, ErrorCode::None)
 }
 
@@ -147,7 +150,8 @@ fn every_request_is_sent_and_counted_once() {
 
 #[test]
 fn a_wrong_answer_ends_the_run_with_what_was_wrong() {
-    let cases: [(fn(i32) -> Option<(i32, i32, ErrorCode)>, &str); 4] = [
+    type Wrong = fn(i32) -> Option<Answer>;
+    let cases: [(Wrong, &str); 4] = [
         (
             |asked| Some((asked, PARTITION, ErrorCode::NotLeaderOrFollower)),
             "refuses a batch for partition 3: NOT_LEADER_OR_FOLLOWER",

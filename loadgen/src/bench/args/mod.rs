@@ -1,12 +1,20 @@
 //! The arguments of the bench: names, defaults, help, and what contradicts what. Each refusal is
 //! one sentence that says what to change.
 
+mod values;
+
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use forebay::batch::Codec;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+
+pub use values::{Acks, Sizes};
+use values::{codec, codec_name, size, sizes};
 
 use crate::cli::{duration, pair};
 use crate::failure::Failure;
@@ -264,55 +272,6 @@ pub struct ZeroCopyArgs {
     pub paths: Vec<String>,
 }
 
-/// Kafka's `acks`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Acks {
-    /// Never.
-    #[value(name = "0")]
-    Zero,
-    /// When the leader has it.
-    #[value(name = "1")]
-    One,
-    /// When all in-sync replicas have it.
-    All,
-}
-
-impl Acks {
-    /// As it stands in a produce request.
-    pub fn code(self) -> i16 {
-        match self {
-            Acks::Zero => 0,
-            Acks::One => 1,
-            Acks::All => -1,
-        }
-    }
-}
-
-/// Sizes of records in bytes, drawn evenly; both ends are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Sizes {
-    /// Smallest.
-    pub min: u64,
-    /// Largest.
-    pub max: u64,
-}
-
-impl Sizes {
-    /// All of one size.
-    pub fn fixed(bytes: u64) -> Self {
-        Self {
-            min: bytes,
-            max: bytes,
-        }
-    }
-
-    /// The mean.
-    pub fn mean(self) -> u64 {
-        self.min.midpoint(self.max)
-    }
-}
-
 /// A load of produce requests.
 #[derive(Clone, Debug)]
 pub struct Load {
@@ -507,137 +466,4 @@ fn refuse(refused: bool, sentence: impl FnOnce() -> String) -> Result<(), Failur
 
 fn zero(flag: &str) -> String {
     format!("{flag} 0 leaves nothing to do: use at least 1")
-}
-
-/// "100", "1KiB", "64MiB", "2GiB".
-fn size(text: &str) -> Result<u64, String> {
-    let refused = || format!("`{text}` is no size: write for instance 100, 1KiB or 64MiB");
-    let unit_at = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return Err(refused()),
-    };
-    let number: u64 = number.parse().map_err(|_| refused())?;
-    number.checked_mul(1 << shift).ok_or_else(refused)
-}
-
-/// "1KiB" or "100-2000".
-fn sizes(text: &str) -> Result<Sizes, String> {
-    /// A record that no broker takes by default is not built either.
-    const RECORD_BYTES_MAX: u64 = 64 << 20;
-    let sizes = match text.split_once('-') {
-        Some((min, max)) => Sizes {
-            min: size(min)?,
-            max: size(max)?,
-        },
-        None => Sizes::fixed(size(text)?),
-    };
-    if sizes.min > sizes.max {
-        return Err(format!(
-            "`{text}` is no range: write the smaller size first"
-        ));
-    }
-    if sizes.max > RECORD_BYTES_MAX {
-        return Err(format!("`{text}` is too large: use at most 64MiB"));
-    }
-    Ok(sizes)
-}
-
-fn codec(text: &str) -> Result<Codec, String> {
-    Codec::from_name(text)
-        .ok_or_else(|| format!("`{text}` is no codec: use none, gzip, snappy, lz4 or zstd"))
-}
-
-fn codec_name<S: Serializer>(codec: &Codec, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(codec.name())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::Cli;
-    use clap::Parser;
-
-    fn refusal(args: &[&str]) -> String {
-        let line = ["loadgen"].iter().chain(args);
-        match Cli::try_parse_from(line) {
-            Err(error) => error.to_string(),
-            Ok(cli) => {
-                let crate::cli::Command::Bench(bench) = cli.command else {
-                    panic!("{args:?} is no bench");
-                };
-                bench.check().unwrap_err().to_string()
-            }
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_run_is_refused_with_the_reason() {
-        let cases: &[(&[&str], &str)] = &[
-            (&["produce", "--rate", "0"], "--rate 0 sends nothing"),
-            (&["requests", "--depth", "0"], "--depth 0"),
-            (&["requests", "--connections", "0"], "--connections 0"),
-            (&["produce", "--partitions", "0"], "--partitions 0"),
-            (&["produce", "--duration", "0s"], "--duration 0s"),
-            (&["produce", "--record-size", "9-3"], "smaller size first"),
-            (&["produce", "--record-size", "1GiB"], "at most 64MiB"),
-            (&["produce", "--record-size", "1kb"], "is no size"),
-            (&["produce", "--codec", "brotli"], "is no codec"),
-            (&["produce", "--broker-pid", "1"], "add --bootstrap"),
-            (&["produce", "--keep-topic"], "add --bootstrap"),
-            (
-                &["produce", "--bootstrap", "a:1", "--cores", "1"],
-                "runs with its own",
-            ),
-            (&["consume", "--passes", "0"], "--passes 0"),
-            (&["consume", "--fill", "0"], "--fill 0"),
-            (&["consume", "--acks", "0"], "use 1 or all"),
-            (
-                &["consume", "--passes", "1", "--duration", "5s"],
-                "leave out --duration",
-            ),
-            (&["consume", "--fetch-bytes", "2GiB"], "at most 1GiB"),
-            (&["end-to-end", "--partitions", "2"], "one partition"),
-            (&["connections", "--active", "0"], "--active 0"),
-            (&["zero-copy", "--rounds", "0"], "--rounds 0"),
-            (&["zero-copy", "--passes", "1"], "use --duration"),
-        ];
-        for (args, word) in cases {
-            let sentence = refusal(args);
-            assert!(sentence.contains(word), "{args:?}: {sentence}");
-        }
-    }
-
-    #[test]
-    fn sizes_have_units_and_ranges() {
-        assert_eq!(size("100"), Ok(100));
-        assert_eq!(size("2KiB"), Ok(2_048));
-        assert_eq!(size("1GiB"), Ok(1 << 30));
-        assert!(size("99999999999999999999").is_err());
-        assert!(size("99999999999999GiB").is_err());
-        let range = Sizes {
-            min: 100,
-            max: 2_000,
-        };
-        assert_eq!(sizes("100-2000"), Ok(range));
-        assert_eq!(range.mean(), 1_050);
-    }
-
-    #[test]
-    fn a_batch_holds_what_fits_and_at_least_one_record() {
-        let parse = |size: &str| RecordArgs {
-            record_size: Some(sizes(size).unwrap()),
-            keys: 0,
-            codec: Codec::None,
-            acks: Acks::One,
-        };
-        assert_eq!(parse("90").per_batch(1, 1_000), 10);
-        assert_eq!(parse("1MiB").per_batch(1, 1_000), 1);
-    }
 }
