@@ -273,8 +273,15 @@ impl Sending {
             FetchPath::Splice => self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0),
             FetchPath::Auto => {
                 if self.warm == 0 {
-                    let length = extent.length.min(SEND_TURN_BYTES_MAX);
-                    self.warm = cached::cached_bytes(&extent.file, extent.position, length);
+                    let cached = |most| {
+                        let length = extent.length.min(most);
+                        cached::cached_bytes(&extent.file, extent.position, length)
+                    };
+                    // A few pages may be missing from what is else there.
+                    self.warm = match cached(SEND_TURN_BYTES_MAX) {
+                        0 => cached(LOAD_BYTES_MAX as u64),
+                        warm => warm,
+                    };
                 }
                 self.warm == 0
             }
