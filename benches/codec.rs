@@ -37,7 +37,7 @@ fn produce_request() -> produce::ProduceRequest {
     produce::ProduceRequest {
         acks: -1,
         timeout_ms: 30_000,
-        topic_data: vec![topic; topics],
+        topic_data: vec![topic; topics].into(),
         ..Default::default()
     }
 }

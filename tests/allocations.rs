@@ -189,9 +189,11 @@ fn payloads_are_not_copied() {
             partition_data: vec![produce::PartitionProduceData {
                 index: 0,
                 records: Some(vec![7; 1 << 20].into()),
-            }],
+            }]
+            .into(),
             ..Default::default()
-        }],
+        }]
+        .into(),
         ..Default::default()
     };
     let mut writer = Writer::new();

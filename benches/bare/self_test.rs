@@ -101,12 +101,12 @@ fn writes(client: &mut Client) -> io::Result<Vec<u8>> {
         };
         let topic = TopicProduceData {
             name: ByteString::from("t"),
-            partition_data: vec![data],
+            partition_data: vec![data].into(),
             ..Default::default()
         };
         let request = ProduceRequest {
             acks: 1,
-            topic_data: vec![topic],
+            topic_data: vec![topic].into(),
             ..Default::default()
         };
         client.send(index as i32, PRODUCE_VERSION, &request)?;

@@ -1,7 +1,7 @@
 //! DeleteRecords (key 21), versions 0-2: moves the log start offset of partitions forward.
 //! Offset -1 means the high watermark.
 
-use super::job::{Answer, Job, Return};
+use super::job::{Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::{ErrorCode, PartitionKey};
 use crate::log::ReadError;
@@ -25,7 +25,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DeleteRecordsReques
         response: DeleteRecordsResponse::default(),
         places: Vec::new(),
     };
-    let mut jobs = Vec::new();
+    let mut jobs = Jobs::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.name).cloned();
         let mut partitions = Vec::with_capacity(asked.partitions.len());

@@ -1,6 +1,6 @@
 //! DescribeProducers (key 61), version 0: the idempotent producers a partition remembers.
 
-use super::job::{Answer, Job, Return};
+use super::job::{Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::{ErrorCode, PartitionKey};
 use crate::log::ProducerInfo;
@@ -24,7 +24,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeProducersRe
         response: DescribeProducersResponse::default(),
         places: Vec::new(),
     };
-    let mut jobs = Vec::new();
+    let mut jobs = Jobs::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.name).cloned();
         let mut partitions = Vec::with_capacity(asked.partition_indexes.len());

@@ -9,7 +9,7 @@
 //!   client send full requests.
 //! - Followers do not exist yet: a replica id is not looked at.
 
-use super::job::{Answer, Job, Return};
+use super::job::{Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, Reply, unexpected};
 use crate::base::dir::Extent;
 use crate::base::time::Mono;
@@ -74,7 +74,7 @@ impl Gathering {
         self.places.clear();
         self.response.responses.clear();
         let watch_until = (self.until > state.now.mono).then_some(self.until);
-        let mut jobs = Vec::new();
+        let mut jobs = Jobs::new();
         for (topic_index, fetch) in self.request.topics.iter().enumerate() {
             let topic = state.topic(&fetch.topic, fetch.topic_id).cloned();
             let mut partitions = Vec::with_capacity(fetch.partitions.len());

@@ -5,7 +5,7 @@
 //! Transactional ids get `TRANSACTIONAL_ID_AUTHORIZATION_FAILED` (see `init_producer_id`), share
 //! groups and unknown kinds `INVALID_REQUEST`.
 
-use super::job::{CatalogJob, Job};
+use super::job::{CatalogJob, Job, Jobs};
 use super::metadata::node;
 use super::{Begun, Facts, Flow};
 use crate::base::placement::{CONTROLLER, coordinator_partition};
@@ -36,7 +36,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: FindCoordinatorRequ
     }
     let create = CatalogJob::AutoCreate(vec![OFFSETS_TOPIC.to_owned()]);
     let job = Job::Catalog(Box::new(create));
-    Begun::Gather(vec![(CONTROLLER, job)], Flow::FindCoordinator(flow))
+    Begun::Gather(Jobs::from([(CONTROLLER, job)]), Flow::FindCoordinator(flow))
 }
 
 impl Creating {

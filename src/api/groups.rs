@@ -6,7 +6,7 @@
 //! Without `__consumer_offsets` there is no coordinator: clients are sent to FindCoordinator, which
 //! creates it.
 
-use super::job::{After, Answer, GroupJob, GroupRequest, Job, Return};
+use super::job::{After, Answer, GroupJob, GroupRequest, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::placement::coordinator_partition;
 use crate::base::{ErrorCode, Mono, PartitionKey, ShardId, TopicId};
@@ -120,7 +120,7 @@ pub fn begin_describe(
     facts: &Facts,
     request: DescribeGroupsRequest,
 ) -> Begun {
-    let mut jobs = Vec::with_capacity(request.groups.len());
+    let mut jobs = Jobs::with_capacity(request.groups.len());
     for group_id in &request.groups {
         match group_job(
             state,
@@ -145,8 +145,8 @@ pub fn begin_describe(
 
 /// ListGroups: asks every coordinator there is.
 pub fn begin_list(state: &mut ShardState, facts: &Facts, request: ListGroupsRequest) -> Begun {
-    let jobs = match state.image.topic(OFFSETS_TOPIC) {
-        None => Vec::new(),
+    let jobs: Jobs = match state.image.topic(OFFSETS_TOPIC) {
+        None => Jobs::new(),
         Some(topic) => {
             let topic_id = topic.id;
             let keys = (0..topic.partitions).map(|partition| PartitionKey {
@@ -165,7 +165,7 @@ pub fn begin_list(state: &mut ShardState, facts: &Facts, request: ListGroupsRequ
 
 /// DeleteGroups: asks each group's coordinator.
 pub fn begin_delete(state: &mut ShardState, facts: &Facts, request: DeleteGroupsRequest) -> Begun {
-    let mut jobs = Vec::with_capacity(request.groups_names.len());
+    let mut jobs = Jobs::with_capacity(request.groups_names.len());
     for group_id in &request.groups_names {
         match group_job(
             state,
@@ -185,7 +185,7 @@ pub fn begin_delete(state: &mut ShardState, facts: &Facts, request: DeleteGroups
     gather(facts, jobs, Gathering::Delete(results))
 }
 
-fn gather(facts: &Facts, jobs: Vec<(ShardId, Job)>, flow: Gathering) -> Begun {
+fn gather(facts: &Facts, jobs: Jobs, flow: Gathering) -> Begun {
     match jobs.is_empty() {
         true => flow.resume(facts),
         false => Begun::Gather(jobs, Flow::Groups(flow)),
@@ -251,7 +251,7 @@ fn one(state: &ShardState, facts: &Facts, group_id: &str, request: GroupRequest)
     match group_job(state, facts, group_id, request) {
         Ok(job) => {
             let unanswered = Gathering::One(Err(ErrorCode::CoordinatorNotAvailable));
-            Begun::Gather(vec![job], Flow::Groups(unanswered))
+            Begun::Gather(Jobs::from([job]), Flow::Groups(unanswered))
         }
         Err(code) => refuse(facts, code),
     }

@@ -4,7 +4,7 @@
 
 use crate::base::dir::Extent;
 use crate::base::time::Mono;
-use crate::base::{ErrorCode, Offset, PartitionKey, ShardId};
+use crate::base::{ErrorCode, Few, Offset, PartitionKey, ShardId};
 use crate::group::Reply;
 use crate::wire::messages as m;
 use bytes::Bytes;
@@ -60,6 +60,9 @@ pub enum Job {
     /// Something for the catalog.
     Catalog(Box<CatalogJob>),
 }
+
+/// The jobs of one request, each with its owner.
+pub type Jobs = Few<(ShardId, Job)>;
 
 /// Who asks a coordinator.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@
 //! A time after every record answers offset -1 and no error.
 
 use super::fetch::check_leader_epoch;
-use super::job::{Answer, Job, Return};
+use super::job::{Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::{ErrorCode, PartitionKey};
 use crate::state::{Partition, ShardState};
@@ -36,7 +36,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: ListOffsetsRequest)
         response: ListOffsetsResponse::default(),
         places: Vec::new(),
     };
-    let mut jobs = Vec::new();
+    let mut jobs = Jobs::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.name).cloned();
         let mut partitions = Vec::with_capacity(asked.partitions.len());

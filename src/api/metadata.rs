@@ -8,7 +8,7 @@
 //! - With steering every shard is a broker, on a port of its own, and leads what it owns. A request
 //!   that comes to another one is served all the same.
 
-use super::job::{CatalogJob, Job};
+use super::job::{CatalogJob, Job, Jobs};
 use super::{Begun, Facts, Flow};
 use crate::base::placement::CONTROLLER;
 use crate::base::{ErrorCode, PartitionKey, ShardId, TopicId};
@@ -39,7 +39,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: MetadataRequest) ->
     }
     let job = Job::Catalog(Box::new(CatalogJob::AutoCreate(missing)));
     Begun::Gather(
-        vec![(CONTROLLER, job)],
+        Jobs::from([(CONTROLLER, job)]),
         Flow::Metadata(Creating { request }),
     )
 }

@@ -38,7 +38,7 @@ use crate::state::ShardState;
 use crate::wire::frame::{self, RequestHeader};
 use crate::wire::{Malformed, Message, Reader, Request, Writer};
 use bytes::Bytes;
-use job::{Answer, Job, Return};
+use job::{Answer, Job, Jobs, Return};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -174,7 +174,7 @@ pub enum Begun {
     /// Its connection must close, for this reason.
     Close(&'static str),
     /// It waits for the answers to these jobs.
-    Gather(Vec<(ShardId, Job)>, Flow),
+    Gather(Jobs, Flow),
     /// It waits for a wake-up, or until a time.
     Park(Mono, Flow),
 }

@@ -2,7 +2,7 @@
 //! after a change of the epoch, to see whether what they read is still there.
 
 use super::fetch::check_leader_epoch;
-use super::job::{Answer, Job, Return};
+use super::job::{Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::{ErrorCode, PartitionKey};
 use crate::state::ShardState;
@@ -25,7 +25,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: OffsetForLeaderEpoc
         response: OffsetForLeaderEpochResponse::default(),
         places: Vec::new(),
     };
-    let mut jobs = Vec::new();
+    let mut jobs = Jobs::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.topic).cloned();
         let mut partitions = Vec::with_capacity(asked.partitions.len());

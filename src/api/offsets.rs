@@ -3,7 +3,7 @@
 //! several from version 8, KIP-709) become one request per group; the rest is the coordinator's.
 
 use super::groups::group_job;
-use super::job::{Answer, GroupRequest};
+use super::job::{Answer, GroupRequest, Jobs};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::ErrorCode;
 use crate::group::Reply;
@@ -94,7 +94,7 @@ pub fn begin_commit(
     flow.request = request.clone();
     let group_id = request.group_id.clone();
     match group_job(state, facts, &group_id, GroupRequest::Commit(request)) {
-        Ok(job) => Begun::Gather(vec![job], Flow::Commit(flow)),
+        Ok(job) => Begun::Gather(Jobs::from([job]), Flow::Commit(flow)),
         Err(code) => {
             flow.outcome = Err(code);
             flow.resume(facts)
@@ -176,7 +176,7 @@ pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRe
         places: Vec::new(),
         asked,
     };
-    let mut jobs = Vec::with_capacity(groups.len());
+    let mut jobs = Jobs::with_capacity(groups.len());
     for (index, mut group) in groups.into_iter().enumerate() {
         let mut response = OffsetFetchResponseGroup {
             group_id: group.group_id.clone(),

@@ -6,9 +6,9 @@
 //! - Version 7 is the first that may carry zstd; version 13 names topics by id (KIP-516).
 //! - The timeout of the request is not used: a single node either writes or fails.
 
-use super::job::{After, Answer, Job, Return};
+use super::job::{After, Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
-use crate::base::{ErrorCode, PartitionKey};
+use crate::base::{ErrorCode, Few, PartitionKey};
 use crate::batch::{Codec, Header};
 use crate::catalog::Topic;
 use crate::log::{AppendError, Origin};
@@ -32,7 +32,7 @@ pub struct Gathering {
     acks: i16,
     response: ProduceResponse,
     /// Topic and partition index in the response, by slot.
-    places: Vec<(usize, usize)>,
+    places: Few<(usize, usize)>,
 }
 
 /// Sends each partition's batch to its owner.
@@ -40,12 +40,12 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: ProduceRequest) -> 
     let mut flow = Gathering {
         acks: request.acks,
         response: ProduceResponse::default(),
-        places: Vec::new(),
+        places: Few::new(),
     };
-    let mut jobs = Vec::new();
+    let mut jobs = Jobs::new();
     for topic_data in request.topic_data {
         let topic = state.topic(&topic_data.name, topic_data.topic_id).cloned();
-        let mut responses = Vec::with_capacity(topic_data.partition_data.len());
+        let mut responses = Few::with_capacity(topic_data.partition_data.len());
         for data in topic_data.partition_data {
             let index = data.index;
             let checked = topic.as_ref().map_err(|&code| code).and_then(|topic| {

@@ -2,7 +2,7 @@
 //! (key 37), versions 0-3. What they mean is the catalog's matter; here the request goes to its
 //! shard, and the reply comes back when every shard works with the new catalog.
 
-use super::job::{CatalogAnswer, CatalogJob, Job};
+use super::job::{CatalogAnswer, CatalogJob, Job, Jobs};
 use super::{Begun, Facts, Flow, init_producer_id};
 use crate::base::placement::CONTROLLER;
 use crate::state::ShardState;
@@ -32,7 +32,7 @@ pub fn begin_create_partitions(
 /// Sends a job to the catalog.
 pub fn ask(job: CatalogJob) -> Begun {
     let job = Job::Catalog(Box::new(job));
-    Begun::Gather(vec![(CONTROLLER, job)], Flow::Catalog(None))
+    Begun::Gather(Jobs::from([(CONTROLLER, job)]), Flow::Catalog(None))
 }
 
 /// Replies with the catalog's answer.

@@ -15,3 +15,7 @@ pub use error_code::ErrorCode;
 pub use ids::{ConnectionId, Epoch, NodeId, Offset, PartitionKey, ShardId, TopicId};
 pub use stats::ShardStats;
 pub use time::{Mono, Now, WallMs};
+
+/// A list that mostly has one entry, and then needs no memory of its own: what a request is made
+/// of on its way through a shard.
+pub type Few<T> = smallvec::SmallVec<[T; 1]>;

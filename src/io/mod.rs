@@ -24,7 +24,7 @@ mod conformance;
 pub use crate::base::FetchPath;
 pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
-use crate::base::{Mono, Now};
+use crate::base::{Few, Mono, Now};
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
@@ -89,7 +89,7 @@ pub enum Op {
         /// To where.
         socket: Socket,
         /// What to send.
-        chunks: Vec<Chunk>,
+        chunks: Few<Chunk>,
         /// How its extents travel.
         path: FetchPath,
     },

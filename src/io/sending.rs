@@ -12,14 +12,14 @@
 
 use super::sockets::descriptor;
 use super::{Chunk, Extent, FetchPath, Socket, cached, files};
-use crate::base::ShardStats;
+use crate::base::{Few, ShardStats};
 use bytes::{Buf, Bytes, BytesMut};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, sendmsg};
 use nix::unistd::pipe2;
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -36,7 +36,8 @@ pub(super) const LOAD_BYTES_MAX: usize = 256 * 1024;
 /// The rest of a send.
 #[derive(Debug)]
 pub(super) struct Sending {
-    chunks: VecDeque<Chunk>,
+    /// The next one last, where it is cheap to take off.
+    chunks: Few<Chunk>,
     extents: usize,
     path: FetchPath,
     /// Bytes of the first extent that were in the page cache when somebody looked.
@@ -104,14 +105,15 @@ impl Pipe {
 }
 
 impl Sending {
-    pub(super) fn new(mut chunks: Vec<Chunk>, path: FetchPath) -> Self {
+    pub(super) fn new(mut chunks: Few<Chunk>, path: FetchPath) -> Self {
         chunks.retain(|chunk| !chunk.is_empty());
+        chunks.reverse();
         let extents = chunks
             .iter()
             .filter(|chunk| matches!(chunk, Chunk::Extent(_)))
             .count();
         Self {
-            chunks: chunks.into(),
+            chunks,
             extents,
             path,
             warm: 0,
@@ -132,20 +134,16 @@ impl Sending {
     /// whether more follows them.
     pub(super) fn run(&self) -> (impl Iterator<Item = &Bytes> + Clone, bool) {
         let bytes = |chunk: &'_ Chunk| matches!(chunk, Chunk::Bytes(_));
-        let count = self
-            .chunks
-            .iter()
+        let chunks = self.chunks.iter().rev();
+        let count = chunks
+            .clone()
             .take(SEND_SLICES_MAX)
             .take_while(|&c| bytes(c))
             .count();
-        let run = self
-            .chunks
-            .iter()
-            .take(count)
-            .filter_map(|chunk| match chunk {
-                Chunk::Bytes(bytes) => Some(bytes),
-                Chunk::Extent(_) => None,
-            });
+        let run = chunks.take(count).filter_map(|chunk| match chunk {
+            Chunk::Bytes(bytes) => Some(bytes),
+            Chunk::Extent(_) => None,
+        });
         (run, count < self.chunks.len())
     }
 
@@ -154,12 +152,12 @@ impl Sending {
         while sent > 0 {
             let chunk = self
                 .chunks
-                .front_mut()
+                .last_mut()
                 .expect("no more is sent than was there");
             let length = chunk.len();
             if sent >= length {
                 self.extents -= usize::from(matches!(chunk, Chunk::Extent(_)));
-                self.chunks.pop_front();
+                self.chunks.pop();
                 sent -= length;
                 continue;
             }
@@ -214,7 +212,7 @@ impl Sending {
     /// What is to be fetched after [`Progress::Cold`]; `spare` is an empty buffer with room for a
     /// load, if there is one left over.
     pub(super) fn load(&mut self, spare: Option<BytesMut>) -> io::Result<Load> {
-        let Some(Chunk::Extent(extent)) = self.chunks.front() else {
+        let Some(Chunk::Extent(extent)) = self.chunks.last() else {
             unreachable!("only an extent is cold");
         };
         let extent = Extent {
@@ -249,7 +247,7 @@ impl Sending {
             }
             (Target::Buffer(buffer), FetchPath::Copy) => {
                 self.advance(count as u64);
-                self.chunks.push_front(Chunk::Bytes(buffer.freeze()));
+                self.chunks.push(Chunk::Bytes(buffer.freeze()));
                 Ok(None)
             }
             (Target::Buffer(mut buffer), _) => {
@@ -264,7 +262,7 @@ impl Sending {
     /// True if the next bytes are not here yet. With `auto` that is asked of the page cache, for a
     /// turn's worth at a time.
     fn is_cold(&mut self) -> bool {
-        let Some(Chunk::Extent(extent)) = self.chunks.front() else {
+        let Some(Chunk::Extent(extent)) = self.chunks.last() else {
             return false;
         };
         match self.path {
@@ -295,9 +293,9 @@ impl Sending {
         share: u64,
         stats: &ShardStats,
     ) -> Result<u64, Errno> {
-        let Some(Chunk::Extent(extent)) = self.chunks.front() else {
+        let Some(Chunk::Extent(extent)) = self.chunks.last() else {
             let (run, more) = self.run();
-            let slices: Vec<IoSlice<'_>> = run.map(|bytes| IoSlice::new(bytes)).collect();
+            let slices: SmallVec<[IoSlice<'_>; 4]> = run.map(|bytes| IoSlice::new(bytes)).collect();
             let flags = MsgFlags::from_bits_retain(send_flags(more)) | MsgFlags::MSG_DONTWAIT;
             let sent = sendmsg::<()>(fd.as_raw_fd(), &slices, &[], flags, None)?;
             stats.bytes_sent_copy.add(sent as u64);
@@ -401,7 +399,7 @@ mod tests {
             Chunk::Bytes(Bytes::new()),
             Chunk::Bytes(Bytes::from_static(b"defg")),
         ];
-        let mut sending = Sending::new(chunks, FetchPath::Auto);
+        let mut sending = Sending::new(chunks.into(), FetchPath::Auto);
         sending.advance(2);
         assert_eq!(sending.run().0.collect::<Vec<_>>(), ["c", "defg"]);
         sending.advance(1);
@@ -421,7 +419,7 @@ mod tests {
             position: 1,
             length: 9,
         };
-        let mut sending = Sending::new(vec![Chunk::Extent(extent)], FetchPath::Sendfile);
+        let mut sending = Sending::new(Few::from([Chunk::Extent(extent)]), FetchPath::Sendfile);
         let stats = ShardStats::default();
         for (expected, progress) in [
             ("1234", Progress::Share),
@@ -455,7 +453,7 @@ mod tests {
             Chunk::Extent(extent),
             Chunk::Bytes(Bytes::from_static(b">")),
         ];
-        let mut sending = Sending::new(chunks, path);
+        let mut sending = Sending::new(chunks.into(), path);
         let mut spare = None;
         loop {
             match sending.push(&socket, SEND_TURN_BYTES_MAX, stats).unwrap() {
@@ -531,7 +529,7 @@ mod tests {
         };
         for path in [FetchPath::Auto, FetchPath::Splice, FetchPath::Copy] {
             let stats = ShardStats::default();
-            let mut sending = Sending::new(vec![Chunk::Extent(extent.clone())], path);
+            let mut sending = Sending::new(Few::from([Chunk::Extent(extent.clone())]), path);
             let error = match sending.push(&socket, 9, &stats) {
                 Ok(Progress::Cold) => {
                     let Load { extent, mut target } = sending.load(None).unwrap();

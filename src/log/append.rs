@@ -12,7 +12,11 @@ use crate::base::limits::BATCH_HEADER_BYTES;
 use crate::base::{Now, Offset};
 use crate::batch::{self, BatchError, Codec, Header, TimestampType};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::io::{self, IoSlice};
+
+/// What one write writes; a few batches need no memory of their own.
+type Slices<'a> = SmallVec<[IoSlice<'a>; 8]>;
 
 /// Batches that an empty queue keeps room for.
 const QUEUE_KEPT_MAX: usize = 4;
@@ -113,7 +117,7 @@ impl Log {
         let written = self.marks.written();
         let mut at = self.segment_of(written.base_offset);
         let mut position = written.position;
-        let mut slices: Vec<IoSlice<'_>> = Vec::new();
+        let mut slices = Slices::new();
         for item in &queue {
             match item {
                 Queued::Batch { head, body } => {
@@ -133,6 +137,7 @@ impl Log {
         let segment = &mut self.segments[at];
         write_slices(dir, segment, position, &mut slices, &self.config)?;
         self.marks.on_written(self.end(), bytes, now.mono);
+        drop(slices);
         queue.clear();
         // Kept for its memory, unless a flood made it large.
         if queue.capacity() <= QUEUE_KEPT_MAX {
@@ -149,7 +154,7 @@ impl Log {
             let metadata = format!("version: 0\ntopic_id: {}", self.topic_id);
             put_file(dir, METADATA_FILE, metadata.as_bytes())?;
             self.epochs.create(dir)?;
-            dir.create(&self.segments[0].file())?;
+            dir.create(&self.segments[0].file)?;
             self.presence = Presence::Created;
         } else if !self.epochs_stored {
             self.epochs.store(dir)?;
@@ -202,7 +207,7 @@ impl Log {
             segment.sync_index(dir)?;
         }
         put_file(dir, &file_name(base_offset, SNAPSHOT_SUFFIX), snapshot)?;
-        dir.create(&self.segments[at + 1].file())?;
+        dir.create(&self.segments[at + 1].file)?;
         dir.sync_dir()
     }
 
@@ -283,13 +288,13 @@ fn write_slices(
     dir: &mut dyn Dir,
     segment: &mut Segment,
     position: u64,
-    slices: &mut Vec<IoSlice<'_>>,
+    slices: &mut Slices<'_>,
     config: &Config,
 ) -> io::Result<()> {
     if !slices.is_empty() {
         let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         segment.reserve(dir, position + bytes, config);
-        dir.write_at(&segment.file(), position, slices)?;
+        dir.write_at(&segment.file, position, slices)?;
         slices.clear();
     }
     Ok(())

@@ -85,7 +85,7 @@ pub(super) fn scan_segment(
         epoch: -1,
         invalid: None,
     };
-    let file = scan.segment.file();
+    let file = scan.segment.file.clone();
     let mut heads = Walk::heads(dir, &file, 0, file_bytes);
     while scan.segment.offset_end < durable && scan.take_next(&mut heads, false, config, replay)? {}
     scan.checked_from = scan.segment.size_bytes;
@@ -158,7 +158,7 @@ pub(super) fn replay_segment(
     if segment.offset_end <= replay.producers_from && !replay.rebuild_epochs {
         return Ok(());
     }
-    let file = segment.file();
+    let file = segment.file.clone();
     let mut walk = Walk::heads(dir, &file, 0, segment.size_bytes);
     loop {
         match walk.next() {
@@ -248,7 +248,7 @@ fn with_end(
     if segment.size_bytes == 0 {
         return Ok(last_entry.is_none().then_some(segment));
     }
-    let file = segment.file();
+    let file = segment.file.clone();
     let mut walk = Walk::heads(dir, &file, 0, segment.size_bytes);
     match walk.next() {
         Ok(Some((_, first))) => segment.first_timestamp = Some(first.max_timestamp),
@@ -295,7 +295,7 @@ fn has_max_timestamp(dir: &mut dyn Dir, segment: &Segment) -> io::Result<bool> {
     let start = segment
         .index
         .position_of_offset(dir, segment.base_offset, relative)?;
-    let file = segment.file();
+    let file = segment.file.clone();
     let mut walk = Walk::heads(dir, &file, start, segment.size_bytes);
     loop {
         match walk.next() {

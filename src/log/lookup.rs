@@ -72,7 +72,7 @@ impl Log {
         let relative = segment.relative(from);
         let hint = index.position_of_offset(dir, segment.base_offset, relative)?;
         let start = checked_hint(dir, segment, hint, from)?;
-        let file = segment.file();
+        let file = segment.file.clone();
         let mut walk = Walk::heads(dir, &file, start, self.limit_in(segment));
         while let Some((position, header)) = walk.next().map_err(|error| corrupt(segment, error))? {
             if header.max_timestamp < timestamp_ms || header.last_offset() < from {
@@ -97,7 +97,7 @@ impl Log {
         if visible.contains(&segment.max_timestamp_offset) {
             return Ok(segment.max_timestamp);
         }
-        let file = segment.file();
+        let file = segment.file.clone();
         let mut largest = batch::NO_TIMESTAMP;
         let mut walk = Walk::heads(dir, &file, 0, self.limit_in(segment));
         while let Some((_, header)) = walk.next().map_err(|error| corrupt(segment, error))? {

@@ -216,7 +216,7 @@ impl Log {
             if base_offset < self.unsynced_base || base_offset > written_base {
                 continue;
             }
-            files.push(segment.file());
+            files.push(segment.file.clone());
             if base_offset < written_base {
                 // The recovery point will pass this segment: its derived files must not be lost.
                 files.push(file_name(base_offset, INDEX_SUFFIX));

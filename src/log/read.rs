@@ -59,7 +59,7 @@ impl Log {
                 index.boundary_before(dir, segment.base_offset, target)?
             }
         };
-        let file = segment.file();
+        let file = segment.file.clone();
         let extent = |end: u64| Extent {
             file: file.clone(),
             position: start,
@@ -204,7 +204,7 @@ pub(super) fn find(
     offset: Offset,
     limit: u64,
 ) -> Result<Option<u64>, ReadError> {
-    let file = segment.file();
+    let file = segment.file.clone();
     let last = (segment.offset_end - 1).max(segment.base_offset);
     let relative = segment.relative(offset.clamp(segment.base_offset, last));
     let hint = segment
@@ -231,7 +231,7 @@ fn cut(
     at_least_one_batch: bool,
 ) -> Result<Place, ReadError> {
     let target = start + bytes_max;
-    let file = segment.file();
+    let file = segment.file.clone();
     let hint = checked_hint(dir, segment, hint, Offset::MAX)?.max(start);
     let mut walk = Walk::heads(dir, &file, hint, limit);
     loop {
@@ -268,7 +268,7 @@ pub(super) fn checked_hint(
     if position == 0 || matches!(segment.index, Index::Memory(_)) {
         return Ok(position);
     }
-    let file = segment.file();
+    let file = segment.file.clone();
     match Walk::heads(dir, &file, position, segment.size_bytes).next() {
         Ok(Some((_, header)))
             if header.base_offset <= offset
@@ -285,6 +285,6 @@ pub(super) fn checked_hint(
 pub(super) fn corrupt(segment: &Segment, error: WalkError) -> ReadError {
     match error {
         WalkError::Io(error) => ReadError::Io(error),
-        WalkError::Invalid(what) => ReadError::Corrupt(format!("{}: {what}", segment.file())),
+        WalkError::Invalid(what) => ReadError::Corrupt(format!("{}: {what}", segment.file)),
     }
 }

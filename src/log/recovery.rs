@@ -446,7 +446,7 @@ impl<'a> Recovery<'a> {
             // Before this one grows into the offsets of a name that could come back.
             self.dir.sync_dir()?;
         }
-        let file = scan.segment.file();
+        let file = scan.segment.file.clone();
         if truncated > 0 {
             self.dir.truncate(&file, scan.segment.size_bytes)?;
             self.dir.sync(&file)?;
@@ -473,7 +473,7 @@ impl<'a> Recovery<'a> {
     /// Creates the first segment at the log start offset.
     fn start_anew(&mut self) -> Result<(), OpenError> {
         let segment = self.first_segment();
-        self.dir.create(&segment.file())?;
+        self.dir.create(&segment.file)?;
         self.dir.sync_dir()?;
         self.segments.push_back(segment);
         Ok(())
@@ -605,7 +605,7 @@ fn damaged(scan: &Scan, what: &str, recovery_point: Offset) -> OpenError {
     OpenError::Refused(format!(
         "{} is damaged at byte {} (offset {}), below the recovery point {recovery_point}: {what}; \
          restore the file, or delete the partition's directory to give its records up",
-        scan.segment.file(),
+        scan.segment.file.clone(),
         scan.segment.size_bytes,
         scan.segment.offset_end,
     ))
@@ -619,7 +619,7 @@ fn lost(end: Offset, recovery_point: Offset) -> OpenError {
 }
 
 fn not_joined(scan: &Scan, next_base: Offset) -> OpenError {
-    let (file, end) = (scan.segment.file(), scan.segment.offset_end);
+    let (file, end) = (scan.segment.file.clone(), scan.segment.offset_end);
     OpenError::Refused(if end > next_base {
         format!("{file} reaches to offset {end}, into the segment that begins at {next_base}")
     } else {

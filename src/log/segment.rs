@@ -24,6 +24,8 @@ const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A segment of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
+    /// Name of the file of batches.
+    pub file: String,
     /// Offset in the file names; that of the first record, unless compaction removed it.
     pub base_offset: Offset,
     /// Offset after the last record.
@@ -52,6 +54,7 @@ impl Segment {
     /// An empty active segment.
     pub fn new(base_offset: Offset, now_ms: WallMs) -> Self {
         Self {
+            file: file_name(base_offset, LOG_SUFFIX),
             base_offset,
             offset_end: base_offset,
             size_bytes: 0,
@@ -64,11 +67,6 @@ impl Segment {
             created_ms: now_ms,
             written_ms: now_ms,
         }
-    }
-
-    /// Name of the file of batches.
-    pub fn file(&self) -> String {
-        file_name(self.base_offset, LOG_SUFFIX)
     }
 
     /// An offset of this segment as its indexes have it.
@@ -150,14 +148,14 @@ impl Segment {
         let ahead = end_bytes.min(RESERVE_BYTES_MAX);
         let until = (end_bytes + ahead).min(config.segment_bytes).max(end_bytes);
         let position = self.reserved_bytes;
-        dir.reserve(&self.file(), position, until - position);
+        dir.reserve(&self.file, position, until - position);
         self.reserved_bytes = until;
     }
 
     /// Gives back what was reserved and is not used.
     pub fn release(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
         if self.reserved_bytes > self.size_bytes {
-            dir.truncate(&self.file(), self.size_bytes)?;
+            dir.truncate(&self.file, self.size_bytes)?;
         }
         self.reserved_bytes = 0;
         Ok(())

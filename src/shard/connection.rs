@@ -7,6 +7,7 @@
 //! Back-pressure is the socket itself: nothing is read while a complete frame waits for its turn
 //! or while the peer does not take its replies.
 
+use crate::base::Few;
 use crate::base::time::Mono;
 use crate::io::{Chunk, Socket};
 use crate::wire::{self, Malformed};
@@ -29,7 +30,7 @@ enum Slot {
     /// Request `call` is under way; `overlaps` tells whether the next may start before it ends.
     Waiting { call: u64, overlaps: bool },
     /// Finished; `None` for requests that have no reply.
-    Ready(Option<Vec<Chunk>>),
+    Ready(Option<Few<Chunk>>),
 }
 
 /// State of one connection.
@@ -136,7 +137,7 @@ impl Connection {
     }
 
     /// A request ended; its reply leaves when those before it have left.
-    pub fn on_finished(&mut self, call: u64, reply: Option<Vec<Chunk>>) {
+    pub fn on_finished(&mut self, call: u64, reply: Option<Few<Chunk>>) {
         let waits = |slot: &&mut Slot| matches!(slot, Slot::Waiting { call: c, .. } if *c == call);
         let slot = self.slots.iter_mut().find(waits).expect("a call ends once");
         *slot = Slot::Ready(reply);
@@ -147,8 +148,8 @@ impl Connection {
     }
 
     /// All chunks that can be sent now, as one send; empty while one is under way.
-    pub fn start_send(&mut self) -> Vec<Chunk> {
-        let mut chunks = Vec::new();
+    pub fn start_send(&mut self) -> Few<Chunk> {
+        let mut chunks = Few::new();
         if self.sending {
             return chunks;
         }

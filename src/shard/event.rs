@@ -5,7 +5,7 @@ use super::mail::{Mail, Order};
 use super::{Life, Shard};
 use crate::api::{self, Begun, Facts};
 use crate::base::placement::CONTROLLER;
-use crate::base::{ConnectionId, ShardId};
+use crate::base::{ConnectionId, Few, ShardId};
 use crate::io::{Accepted, Completion, Io, Op, Outcome, Token};
 use crate::wire::Malformed;
 use bytes::{Bytes, BytesMut};
@@ -395,7 +395,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// A request ended: its reply takes its place in the connection's order.
-    fn finish(&mut self, call: u64, reply: Option<Vec<crate::io::Chunk>>) {
+    fn finish(&mut self, call: u64, reply: Option<Few<crate::io::Chunk>>) {
         let Some(id) = self.calls.end(call) else {
             return;
         };

@@ -28,7 +28,7 @@ use crate::base::time::Mono;
 use crate::base::{ConnectionId, PartitionKey, ShardId, ShardStats};
 use crate::catalog::{Identity, Image};
 use crate::io::{Completion, Io, Op};
-use crate::state::ShardState;
+use crate::state::{Outgoing, ShardState};
 use calls::Calls;
 use connection::Connection;
 use event::{Event, Purpose};
@@ -108,6 +108,8 @@ pub struct Shard<I: Io> {
     retain_at: Mono,
     next_id: u64,
     completions: Vec<Completion>,
+    /// Empty, kept for its memory.
+    spare_outbox: Vec<Outgoing>,
 }
 
 impl<I: Io> Shard<I> {
@@ -147,6 +149,7 @@ impl<I: Io> Shard<I> {
             retain_at,
             next_id: 0,
             completions: Vec::new(),
+            spare_outbox: Vec::new(),
             mailbox,
             settings,
         }

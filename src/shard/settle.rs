@@ -15,7 +15,7 @@ use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
 use crate::base::dir::{Dir, File};
-use crate::base::{FetchPath, Offset, PartitionKey};
+use crate::base::{FetchPath, Few, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use crate::log::SyncPlan;
 use bytes::BytesMut;
@@ -297,7 +297,11 @@ impl<I: Io> Shard<I> {
     /// Gives every answer that may be given, and parks the others.
     pub(super) fn drain_outbox(&mut self) {
         while !self.state.outbox.is_empty() {
-            for outgoing in std::mem::take(&mut self.state.outbox) {
+            let mut outbox = std::mem::replace(
+                &mut self.state.outbox,
+                std::mem::take(&mut self.spare_outbox),
+            );
+            for outgoing in outbox.drain(..) {
                 let (to, answer) = (outgoing.to, outgoing.answer);
                 match outgoing.after {
                     After::Now => self.deliver(to, answer),
@@ -310,6 +314,7 @@ impl<I: Io> Shard<I> {
                     After::Published(version) => self.waiting.until_published(version, to, answer),
                 }
             }
+            self.spare_outbox = outbox;
         }
     }
 
@@ -348,10 +353,10 @@ impl<I: Io> Shard<I> {
 
     /// A reply as what goes to the socket: small records are copied, large ones stay in the page
     /// cache.
-    pub(super) fn chunks(&mut self, reply: Reply) -> io::Result<Vec<Chunk>> {
+    pub(super) fn chunks(&mut self, reply: Reply) -> io::Result<Few<Chunk>> {
         let Reply { head, extents } = reply;
         let mut rest = head.bytes;
-        let mut chunks = Vec::with_capacity(2 * head.gaps.len() + 1);
+        let mut chunks = Few::with_capacity(2 * head.gaps.len() + 1);
         let mut bytes = BytesMut::new();
         let mut position = 0;
         let path = self.state.broker.fetch_path;

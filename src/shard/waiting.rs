@@ -2,7 +2,7 @@
 //! sockets, no files.
 
 use crate::api::job::{Answer, Return};
-use crate::base::{Offset, PartitionKey};
+use crate::base::{Few, Offset, PartitionKey};
 use std::collections::{BTreeMap, VecDeque};
 
 /// One answer that waits.
@@ -17,9 +17,9 @@ struct Parked {
 /// All answers of one shard that wait.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    written: BTreeMap<PartitionKey, Vec<(Return, Answer)>>,
+    written: BTreeMap<PartitionKey, Few<(Return, Answer)>>,
     /// Not sorted by offset: a duplicate waits for its original, which lies further back.
-    acknowledged: BTreeMap<PartitionKey, VecDeque<Parked>>,
+    acknowledged: BTreeMap<PartitionKey, Few<Parked>>,
     published: VecDeque<(u64, Return, Answer)>,
 }
 
@@ -42,7 +42,7 @@ impl Waiting {
             to,
             answer,
         };
-        self.acknowledged.entry(key).or_default().push_back(parked);
+        self.acknowledged.entry(key).or_default().push(parked);
     }
 
     /// Parks an answer until every shard works with this version of the catalog.
@@ -51,7 +51,7 @@ impl Waiting {
     }
 
     /// Takes out what waited for the partition's writes.
-    pub fn take_written(&mut self, key: PartitionKey) -> Vec<(Return, Answer)> {
+    pub fn take_written(&mut self, key: PartitionKey) -> Few<(Return, Answer)> {
         self.written.remove(&key).unwrap_or_default()
     }
 
@@ -60,18 +60,15 @@ impl Waiting {
         &mut self,
         key: PartitionKey,
         offset: Offset,
-    ) -> Vec<(Return, Answer)> {
+    ) -> Few<(Return, Answer)> {
+        let mut released = Few::new();
         let Some(parked) = self.acknowledged.get_mut(&key) else {
-            return Vec::new();
+            return released;
         };
-        let mut released = Vec::new();
-        for _ in 0..parked.len() {
-            let Some(entry) = parked.pop_front() else {
-                break;
-            };
+        for entry in std::mem::take(parked) {
             match entry.offset_end <= offset {
                 true => released.push((entry.to, entry.answer)),
-                false => parked.push_back(entry),
+                false => parked.push(entry),
             }
         }
         if parked.is_empty() {
@@ -94,7 +91,7 @@ impl Waiting {
     }
 
     /// Takes out everything that waits for this partition: it failed or was deleted.
-    pub fn take_all(&mut self, key: PartitionKey) -> Vec<(Return, Answer)> {
+    pub fn take_all(&mut self, key: PartitionKey) -> Few<(Return, Answer)> {
         let mut all = self.take_written(key);
         all.extend(self.take_acknowledged(key, Offset::MAX));
         all
@@ -128,7 +125,7 @@ mod tests {
         Answer::LogDirs(Vec::new())
     }
 
-    fn calls(released: Vec<(Return, Answer)>) -> Vec<u64> {
+    fn calls(released: impl IntoIterator<Item = (Return, Answer)>) -> Vec<u64> {
         released.into_iter().map(|(to, _)| to.call).collect()
     }
 

@@ -296,7 +296,7 @@ impl World {
                 let connection = self.connection(id);
                 assert!(connection.send.is_none(), "one send at a time");
                 connection.shard = shard;
-                let chunks = chunks.into();
+                let chunks = chunks.into_iter().collect();
                 connection.send = Some(Sending { token, chunks });
                 self.pump_send(id);
             }

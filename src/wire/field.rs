@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Malformed, Message, Reader, Writer};
 #[cfg(test)]
 use crate::base::prng::Prng;
-use crate::base::{ErrorCode, TopicId, limits};
+use crate::base::{ErrorCode, Few, TopicId, limits};
 
 /// What decides the form of a field: the message's version and the field's nullability in it.
 #[derive(Clone, Copy, Debug)]
@@ -203,55 +203,62 @@ impl Nullable for Bytes {
     }
 }
 
-impl<T: Field> Field for Vec<T> {
-    fn initial() -> Self {
-        Self::new()
-    }
+/// Arrays, by the list that holds their elements.
+macro_rules! arrays {
+    ($($list:ident),*) => {$(
+        impl<T: Field> Field for $list<T> {
+            fn initial() -> Self {
+                Self::new()
+            }
 
-    fn size_min(encoding: Encoding) -> usize {
-        if encoding.flexible { 1 } else { 4 }
-    }
+            fn size_min(encoding: Encoding) -> usize {
+                if encoding.flexible { 1 } else { 4 }
+            }
 
-    fn read(reader: &mut Reader, encoding: Encoding) -> Result<Self, Malformed> {
-        Self::read_nullable(reader, encoding)?.ok_or(Malformed("null array"))
-    }
+            fn read(reader: &mut Reader, encoding: Encoding) -> Result<Self, Malformed> {
+                Self::read_nullable(reader, encoding)?.ok_or(Malformed("null array"))
+            }
 
-    fn write(&self, writer: &mut Writer, encoding: Encoding) {
-        Self::write_nullable(Some(self), writer, encoding);
-    }
+            fn write(&self, writer: &mut Writer, encoding: Encoding) {
+                Self::write_nullable(Some(self), writer, encoding);
+            }
 
-    #[cfg(test)]
-    fn sample(prng: &mut Prng, encoding: Encoding) -> Self {
-        let encoding = encoding.nullable(false);
-        let count = prng.below(4);
-        (0..count).map(|_| T::sample(prng, encoding)).collect()
-    }
+            #[cfg(test)]
+            fn sample(prng: &mut Prng, encoding: Encoding) -> Self {
+                let encoding = encoding.nullable(false);
+                let count = prng.below(4);
+                (0..count).map(|_| T::sample(prng, encoding)).collect()
+            }
+        }
+
+        impl<T: Field> Nullable for $list<T> {
+            fn read_nullable(reader: &mut Reader, encoding: Encoding) -> Result<Option<Self>, Malformed> {
+                let Some(count) = reader.length(encoding.flexible)? else {
+                    return Ok(None);
+                };
+                let encoding = encoding.nullable(false);
+                if count > reader.remaining() / T::size_min(encoding).max(1) {
+                    return Err(Malformed("array count beyond the message"));
+                }
+                reader.charge(count, size_of::<T>())?;
+                let mut elements = Self::with_capacity(count.min(limits::ARRAY_RESERVE_MAX));
+                for _ in 0..count {
+                    elements.push(T::read(reader, encoding)?);
+                }
+                Ok(Some(elements))
+            }
+
+            fn write_nullable(value: Option<&Self>, writer: &mut Writer, encoding: Encoding) {
+                writer.length(value.map($list::len), encoding.flexible);
+                for element in value.into_iter().flatten() {
+                    element.write(writer, encoding.nullable(false));
+                }
+            }
+        }
+    )*};
 }
 
-impl<T: Field> Nullable for Vec<T> {
-    fn read_nullable(reader: &mut Reader, encoding: Encoding) -> Result<Option<Self>, Malformed> {
-        let Some(count) = reader.length(encoding.flexible)? else {
-            return Ok(None);
-        };
-        let encoding = encoding.nullable(false);
-        if count > reader.remaining() / T::size_min(encoding).max(1) {
-            return Err(Malformed("array count beyond the message"));
-        }
-        reader.charge(count, size_of::<T>())?;
-        let mut elements = Self::with_capacity(count.min(limits::ARRAY_RESERVE_MAX));
-        for _ in 0..count {
-            elements.push(T::read(reader, encoding)?);
-        }
-        Ok(Some(elements))
-    }
-
-    fn write_nullable(value: Option<&Self>, writer: &mut Writer, encoding: Encoding) {
-        writer.length(value.map(Vec::len), encoding.flexible);
-        for element in value.into_iter().flatten() {
-            element.write(writer, encoding.nullable(false));
-        }
-    }
-}
+arrays!(Vec, Few);
 
 impl<T: Structure> Nullable for T {
     fn read_nullable(reader: &mut Reader, encoding: Encoding) -> Result<Option<Self>, Malformed> {

@@ -11,11 +11,23 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
+use std::cell::Cell;
 
 use super::messages::api_versions::ApiVersionsRequest;
 use super::messages::flexible_from;
 use super::writer::TaggedFields;
 use super::{Malformed, Message, Reader, Request, Writer};
+
+thread_local! {
+    /// Memory of the next frames of this thread; no contents.
+    static BLOCK: Cell<BytesMut> = Cell::default();
+}
+
+/// Room that most frames need; a larger one grows on its own.
+const FRAME_BYTES_MIN: usize = 512;
+
+/// Size of a block.
+const BLOCK_BYTES: usize = 16 * 1024;
 
 /// Bytes of the size in front of a frame.
 const SIZE_BYTES: usize = 4;
@@ -153,11 +165,21 @@ fn has_tagged_response_header(api_key: i16, version: i16) -> bool {
 
 /// Puts the size in front of what `encode` writes.
 fn frame(encode: impl FnOnce(&mut Writer)) -> Writer {
-    let mut writer = Writer::new();
+    // Frames are cut off one block, which serves again once the frames before are gone.
+    let mut block = BLOCK.take();
+    if block.capacity() < FRAME_BYTES_MIN {
+        block.reserve(BLOCK_BYTES);
+    }
+    let mut writer = Writer {
+        bytes: block,
+        gaps: Vec::new(),
+    };
     writer.bytes.put_bytes(0, SIZE_BYTES);
     encode(&mut writer);
     let size = i32::try_from(writer.wire_bytes() - SIZE_BYTES)
         .expect("a frame is smaller than 2 GiB, as fetch and produce limits are");
     writer.bytes[..SIZE_BYTES].copy_from_slice(&size.to_be_bytes());
+    let frame = writer.bytes.split();
+    BLOCK.set(std::mem::replace(&mut writer.bytes, frame));
     writer
 }

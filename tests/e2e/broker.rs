@@ -197,13 +197,13 @@ pub fn produce_request(topic: &str, partition: i32, acks: i16, batch: Bytes) -> 
     };
     let topic = TopicProduceData {
         name: topic.into(),
-        partition_data: vec![data],
+        partition_data: vec![data].into(),
         ..TopicProduceData::default()
     };
     ProduceRequest {
         acks,
         timeout_ms: 10_000,
-        topic_data: vec![topic],
+        topic_data: vec![topic].into(),
         ..ProduceRequest::default()
     }
 }

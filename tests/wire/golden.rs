@@ -41,9 +41,11 @@ fn produce_request() {
             partition_data: vec![produce::PartitionProduceData {
                 index: 3,
                 records: Some(Bytes::from_static(&[1, 2, 3])),
-            }],
+            }]
+            .into(),
             ..topic
-        }],
+        }]
+        .into(),
         ..Default::default()
     };
     let by_name = request(produce::TopicProduceData {

@@ -102,13 +102,13 @@ impl<'a> Frames<'a> {
         };
         let topic = TopicProduceData {
             name: self.topic.clone(),
-            partition_data: vec![data],
+            partition_data: vec![data].into(),
             ..TopicProduceData::default()
         };
         let request = ProduceRequest {
             acks: self.load.acks.code(),
             timeout_ms: TIMEOUT_MS,
-            topic_data: vec![topic],
+            topic_data: vec![topic].into(),
             ..ProduceRequest::default()
         };
         let version = self.version;

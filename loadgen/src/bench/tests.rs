@@ -73,11 +73,11 @@ fn answer(correlation_id: i32, index: i32, error_code: ErrorCode) -> Bytes {
         ..PartitionProduceResponse::default()
     };
     let topic = TopicProduceResponse {
-        partition_responses: vec![partition],
+        partition_responses: vec![partition].into(),
         ..TopicProduceResponse::default()
     };
     let response = ProduceResponse {
-        responses: vec![topic],
+        responses: vec![topic].into(),
         ..ProduceResponse::default()
     };
     let key = ProduceRequest::KEY;

@@ -16,7 +16,7 @@ use tokio::time::sleep_until;
 use super::Acks;
 use super::partition::Outcome;
 use super::queue::{Queue, Taken};
-use crate::base::{ErrorCode, TopicId};
+use crate::base::{ErrorCode, Few, TopicId};
 use crate::client::connection::Connection;
 use crate::client::error::ClientError;
 use crate::client::transport::Connector;
@@ -215,8 +215,8 @@ fn start<C: Connector>(
     }
 }
 
-fn topic_data(taken: &[Taken]) -> Vec<TopicProduceData> {
-    let mut topics: Vec<TopicProduceData> = Vec::new();
+fn topic_data(taken: &[Taken]) -> Few<TopicProduceData> {
+    let mut topics: Few<TopicProduceData> = Few::new();
     for each in taken {
         let partition = PartitionProduceData {
             index: each.partition,
@@ -229,7 +229,7 @@ fn topic_data(taken: &[Taken]) -> Vec<TopicProduceData> {
             _ => topics.push(TopicProduceData {
                 name: ByteString::from(each.topic.as_str()),
                 topic_id: each.topic_id,
-                partition_data: vec![partition],
+                partition_data: Few::from([partition]),
             }),
         }
     }

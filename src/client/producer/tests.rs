@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Acks, Delivery, ProduceError, Producer, ProducerOptions, ProducerRecord};
-use crate::base::ErrorCode;
 use crate::base::prng::Prng;
+use crate::base::{ErrorCode, Few};
 use crate::batch::{Header, batches, records};
 use crate::client::producer::partition_of_key;
 use crate::client::scripted::{Received, Reply, Script, answer_basics, run};
@@ -119,9 +119,9 @@ fn produce(received: &Received, state: &mut State, fault: Fault) -> Reply {
     if fault == Fault::CloseBefore {
         return Reply::Close;
     }
-    let mut responses = Vec::new();
+    let mut responses = Few::new();
     for topic in &request.topic_data {
-        let mut partition_responses = Vec::new();
+        let mut partition_responses = Few::new();
         for partition in &topic.partition_data {
             let bytes = partition.records.clone().unwrap();
             let (header, body) = batches(bytes).next().unwrap().unwrap();

@@ -187,7 +187,7 @@ impl<I: Make> Bench<I> {
         let path = self.path;
         self.submit(Op::Send {
             socket: socket.clone(),
-            chunks,
+            chunks: chunks.into(),
             path,
         })
     }

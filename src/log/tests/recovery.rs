@@ -205,7 +205,7 @@ fn clean_stop_with_an_unexpected_end() {
     let rig = segments(2);
     let (config, now) = (rig.log.config.clone(), rig.now);
     let end = rig.log.log_end_offset();
-    let file = rig.log.active().file();
+    let file = rig.log.active().file.clone();
     let mut dir = rig.close();
     let mut contents = dir.contents(&file);
     contents.extend([1, 2, 3]);
@@ -365,7 +365,7 @@ fn damage_below_the_recovery_point() {
     // In the segment that holds the recovery point.
     let rig = segments(3).kill().unwrap();
     let mut dir = rig.dir;
-    let file = rig.log.active().file();
+    let file = rig.log.active().file.clone();
     let mut contents = dir.contents(&file);
     contents[100] ^= 1;
     dir.set(&file, Some(contents));
@@ -385,7 +385,7 @@ fn damage_below_the_recovery_point() {
 fn end_below_the_recovery_point() {
     let rig = segments(3).kill().unwrap();
     let mut dir = rig.dir;
-    let file = rig.log.active().file();
+    let file = rig.log.active().file.clone();
     let mut contents = dir.contents(&file);
     let first = Header::parse(&contents).unwrap();
     contents.truncate(first.size_bytes());
@@ -638,7 +638,7 @@ fn no_checkpoint() {
     assert_eq!(state(&rig.log), live);
     assert_eq!(rig.report.bytes_scanned, rig.log.size_bytes());
     // The end of the last segment may be torn, nothing else.
-    let last = rig.log.active().file();
+    let last = rig.log.active().file.clone();
     let mut contents = torn.contents(&last);
     contents.pop();
     torn.set(&last, Some(contents));

@@ -25,6 +25,15 @@ enum Step {
     Read { next: Offset, end: Offset },
 }
 
+/// What a fetch brought.
+enum Fetched {
+    /// Records up to this offset.
+    Up(Offset),
+    /// Retention has removed what was asked for. Where the log begins now is to be asked again:
+    /// version 4 does not tell.
+    OutOfRange,
+}
+
 /// See the module's text.
 pub struct Auditor {
     link: Link,
@@ -115,7 +124,8 @@ impl Auditor {
                 None => return,
             },
             Step::Read { next, end } => match fetched(scene, key, next, answer) {
-                Some(next) => Step::Read { next, end },
+                Some(Fetched::Up(next)) => Step::Read { next, end },
+                Some(Fetched::OutOfRange) => Step::Start,
                 None => return,
             },
         };
@@ -145,19 +155,22 @@ fn fetched(
     key: PartitionKey,
     next: Offset,
     answer: Answer,
-) -> Option<Offset> {
+) -> Option<Fetched> {
     let response = answer.decode::<FetchRequest>(scene)?;
     let part = response
         .responses
         .first()
         .and_then(|t| t.partitions.first());
     let read = part.map(|part| consumer::read(scene, key, next, part));
-    let after = read.and_then(|read| read.next.or(read.out_of_range.map(|(start, _)| start)));
-    if after.is_none_or(|after| after <= next) {
-        let what = format!("{key:?} gives nothing at {next} in an audit: {response:?}");
-        scene.checker.fail(what);
+    match read {
+        Some(read) if read.next.is_some_and(|after| after > next) => read.next.map(Fetched::Up),
+        Some(read) if read.out_of_range.is_some() => Some(Fetched::OutOfRange),
+        _ => {
+            let what = format!("{key:?} gives nothing at {next} in an audit: {response:?}");
+            scene.checker.fail(what);
+            None
+        }
     }
-    after
 }
 
 impl Client for Auditor {

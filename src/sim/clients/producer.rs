@@ -5,7 +5,7 @@
 use super::link::{Heard, Link};
 use super::{Client, Scene};
 use crate::base::prng::Prng;
-use crate::base::{ErrorCode, Mono, PartitionKey, TopicId};
+use crate::base::{ErrorCode, Few, Mono, PartitionKey, TopicId};
 use crate::batch::Codec;
 use crate::sim::checker::Sent;
 use crate::sim::records::{self, RecordId};
@@ -295,7 +295,7 @@ impl Producer {
         let request = ProduceRequest {
             acks: self.plan.acks,
             timeout_ms: 30_000,
-            topic_data: vec![topic],
+            topic_data: Few::from([topic]),
             ..ProduceRequest::default()
         };
         let version = *version;

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::base::{ErrorCode, TopicId};
+use crate::base::{ErrorCode, Few, TopicId};
 use crate::wire::table::messages;
 
 messages! {
@@ -20,14 +20,14 @@ messages! {
         acks: i16 => 0..;
         /// How long to wait for the replicas.
         timeout_ms: i32 => 0..;
-        topic_data: Vec<TopicProduceData> => 0..;
+        topic_data: Few<TopicProduceData> => 0..;
     }
 
     /// One topic of a produce request.
     struct TopicProduceData {
         name: ByteString => 0..=12;
         topic_id: TopicId => 13..;
-        partition_data: Vec<PartitionProduceData> => 0..;
+        partition_data: Few<PartitionProduceData> => 0..;
     }
 
     /// What one partition gets.
@@ -39,7 +39,7 @@ messages! {
 
     /// Where the batches went. There is none for acks=0.
     message ProduceResponse (versions 3..=13, flexible 9..) {
-        responses: Vec<TopicProduceResponse> => 0..;
+        responses: Few<TopicProduceResponse> => 0..;
         throttle_time_ms: i32 => 1..;
         ..tagged {
             0 => node_endpoints: Vec<NodeEndpoint> => 10..;
@@ -50,7 +50,7 @@ messages! {
     struct TopicProduceResponse {
         name: ByteString => 0..=12;
         topic_id: TopicId => 13..;
-        partition_responses: Vec<PartitionProduceResponse> => 0..;
+        partition_responses: Few<PartitionProduceResponse> => 0..;
     }
 
     /// The fate of one partition's batch.
