@@ -25,13 +25,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Bytes one socket is given by plain calls in one turn, so that a fast reader of a long extent
 /// does not keep the shard from its other work.
-pub(super) const SEND_TURN_BYTES_MAX: u64 = 1 << 20;
+pub(super) const SEND_TURN_BYTES_MAX: u64 = 256 * 1024;
 
 /// Slices put in one vectored send.
 const SEND_SLICES_MAX: usize = 64;
 
 /// Bytes read ahead at once: large enough for a disk, small enough to stay in the core's cache.
-pub(super) const LOAD_BYTES_MAX: usize = 256 * 1024;
+const LOAD_BYTES_MAX: usize = SEND_TURN_BYTES_MAX as usize;
 
 /// The rest of a send.
 #[derive(Debug)]
@@ -271,15 +271,8 @@ impl Sending {
             FetchPath::Splice => self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0),
             FetchPath::Auto => {
                 if self.warm == 0 {
-                    let cached = |most| {
-                        let length = extent.length.min(most);
-                        cached::cached_bytes(&extent.file, extent.position, length)
-                    };
-                    // A few pages may be missing from what is else there.
-                    self.warm = match cached(SEND_TURN_BYTES_MAX) {
-                        0 => cached(LOAD_BYTES_MAX as u64),
-                        warm => warm,
-                    };
+                    let length = extent.length.min(SEND_TURN_BYTES_MAX);
+                    self.warm = cached::cached_bytes(&extent.file, extent.position, length);
                 }
                 self.warm == 0
             }
