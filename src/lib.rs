@@ -18,6 +18,11 @@
 //! [`batch`], assigns offsets and queues it. At the end of the turn `shard::settle` writes what is
 //! queued, starts a sync, and, when that ended, releases the answer that waited for its offset.
 //!
+//! # How records travel back (fetch)
+//! `api::fetch` asks the owners, each [`log`] finds an extent of its file, and the reply holds gaps
+//! for them. `io::sending` fills the gaps from the page cache to the socket; what is not cached is
+//! read first by the ring, never by the shard's thread.
+//!
 //! # Invariants
 //! - One thread owns a partition, its log, its waiting answers: nothing is locked.
 //! - A reply leaves when what it says is true after a crash: it carries the offset it depends on.

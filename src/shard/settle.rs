@@ -95,8 +95,6 @@ impl<I: Io> Shard<I> {
         if flush_due {
             self.flush_at = now + FLUSH_CHECK_INTERVAL;
             self.count_unsynced();
-        }
-        if flush_due {
             let due = self.unsynced.iter().filter(|key| self.is_flush_due(**key));
             let due: Vec<_> = due.copied().collect();
             self.sync_due.extend(due);

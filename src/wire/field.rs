@@ -232,7 +232,10 @@ macro_rules! arrays {
         }
 
         impl<T: Field> Nullable for $list<T> {
-            fn read_nullable(reader: &mut Reader, encoding: Encoding) -> Result<Option<Self>, Malformed> {
+            fn read_nullable(
+                reader: &mut Reader,
+                encoding: Encoding,
+            ) -> Result<Option<Self>, Malformed> {
                 let Some(count) = reader.length(encoding.flexible)? else {
                     return Ok(None);
                 };
