@@ -7,8 +7,8 @@
 //! - `copy`: always read into a buffer, and sent from there.
 //! - `splice`: moved into a pipe by somebody who may wait, and from there to the socket.
 //!
-//! Invariant: with every path but `sendfile` the shard's own thread does not wait for the device, as
-//! long as a page that was found in the cache is still there when it is sent.
+//! Invariant: with every path but `sendfile` the shard's own thread does not wait for the device,
+//! as long as a page that was found in the cache is still there when it is sent.
 //! This file decides what comes next; reading ahead is the back end's part ([`Load`]).
 
 use super::sockets::descriptor;
