@@ -6,6 +6,7 @@ pub mod error_code;
 pub mod ids;
 pub mod limits;
 pub mod placement;
+pub mod planted;
 pub mod prng;
 pub mod stats;
 pub mod time;
