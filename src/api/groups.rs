@@ -9,6 +9,7 @@
 use super::job::{After, Answer, GroupJob, GroupRequest, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
 use crate::base::placement::coordinator_partition;
+use crate::base::planted::{self, Bug};
 use crate::base::{ErrorCode, Mono, PartitionKey, ShardId, TopicId};
 use crate::catalog::OFFSETS_TOPIC;
 use crate::catalog::settings::BrokerSettings;
@@ -466,6 +467,11 @@ fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
     for (token, reply) in out.replies {
         let Some(to) = coordinator.callers.remove(&token.0) else {
             continue;
+        };
+        let early = planted::is(Bug::CommitBeforeStored);
+        let after = match &reply {
+            Reply::OffsetCommit(_) if early => After::Now,
+            _ => after,
         };
         let outgoing = match failed {
             None => Outgoing {

@@ -33,6 +33,7 @@ pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 
 use crate::base::dir::Dir;
+use crate::base::planted::{self, Bug};
 use crate::base::{Epoch, Mono, Now, Offset, TopicId, WallMs};
 use append::Queued;
 use checkpoint::Checkpoint;
@@ -252,7 +253,10 @@ impl Log {
             self.unsynced_base = base_offset;
         }
         if rolled || self.checkpoint_lag_bytes >= CHECKPOINT_BYTES {
-            let durable = self.marks.durable();
+            let durable = match planted::is(Bug::RecoveryPointAhead) {
+                true => self.marks.written().offset,
+                false => self.marks.durable(),
+            };
             self.checkpoint.recovery_point = self.checkpoint.recovery_point.max(durable);
             self.store_checkpoint(dir)?;
             self.checkpoint_lag_bytes = 0;

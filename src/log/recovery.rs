@@ -49,6 +49,7 @@ use super::{
     Report, snapshot,
 };
 use crate::base::dir::Dir;
+use crate::base::planted::{self, Bug};
 use crate::base::{Offset, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -132,7 +133,10 @@ impl Log {
             queue: Vec::new(),
             queued_bytes: 0,
             marks: Watermarks::new(end),
-            producers: replay.producers,
+            producers: match planted::is(Bug::ProducersForgotten) {
+                true => Producers::default(),
+                false => replay.producers,
+            },
             leader_epoch: opening.leader_epoch,
             epochs: replay.epochs,
             epochs_stored: false,
@@ -307,7 +311,8 @@ impl<'a> Recovery<'a> {
             }
             return self.replay(self.log_start_offset, stored_epochs);
         };
-        if self.opening.clean {
+        let believed = self.opening.clean || planted::is(Bug::IndexTrusted);
+        if believed {
             self.left_at = self.snapshots().last().copied();
         }
         let active = match self.left_at {
@@ -356,7 +361,7 @@ impl<'a> Recovery<'a> {
     ) -> Result<Option<Segment>, OpenError> {
         let now_ms = self.opening.now.wall_ms;
         let active = load_active(self.dir, base_offset, &self.files, self.config, now_ms)?
-            .filter(|segment| segment.offset_end == end);
+            .filter(|segment| segment.offset_end == end || planted::is(Bug::IndexTrusted));
         if active.is_none() {
             self.report.repairs.push(format!(
                 "the stop was clean, but segment {base_offset} is not as it was left"
@@ -432,7 +437,10 @@ impl<'a> Recovery<'a> {
     }
 
     /// Makes the scanned segment the active one: cuts its tail and what follows.
-    fn finish_at(&mut self, at: usize, scan: Scan, replay: &Replay) -> Result<(), OpenError> {
+    fn finish_at(&mut self, at: usize, mut scan: Scan, replay: &Replay) -> Result<(), OpenError> {
+        if planted::is(Bug::SizeTrusted) {
+            scan.segment.size_bytes = scan.file_bytes;
+        }
         let mut truncated = scan.file_bytes - scan.segment.size_bytes;
         let removed = self.bases.split_off(at + 1);
         for base_offset in removed.iter().rev() {

@@ -56,6 +56,10 @@ impl<I: Io> Shard<I> {
         for (key, error) in std::mem::take(&mut self.state.broken) {
             self.fail_partition(key, &error);
         }
+        if planted::is(Bug::AckBeforeWrite) {
+            self.drain_outbox();
+            self.reply();
+        }
         self.write();
         self.release();
         self.sync();
@@ -232,6 +236,9 @@ impl<I: Io> Shard<I> {
                     self.sync_due.insert(key);
                 }
                 self.advanced.insert(key);
+            }
+            Err(_) if planted::is(Bug::SyncRetried) => {
+                self.sync_due.insert(key);
             }
             // A second try could succeed without the data being there: the kernel may have
             // dropped the pages that it could not write.
