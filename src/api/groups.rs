@@ -8,6 +8,7 @@
 
 use super::job::{After, Answer, GroupJob, GroupRequest, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
+use crate::base::marks::{self, Mark};
 use crate::base::placement::coordinator_partition;
 use crate::base::planted::{self, Bug};
 use crate::base::{ErrorCode, Mono, PartitionKey, ShardId, TopicId};
@@ -347,6 +348,7 @@ impl Coordinator {
         if let Some(why) = malformed {
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
+        marks::hit(Mark::CoordinatorLoaded);
         machine.on_loaded(state.now);
         Ok(Self {
             machine,
@@ -498,6 +500,7 @@ pub fn unload(state: &mut ShardState, key: PartitionKey) {
     let Some(mut coordinator) = state.coordinators.remove(&key) else {
         return;
     };
+    marks::hit(Mark::CoordinatorUnloaded);
     let mut out = Output::default();
     coordinator.machine.unload(&mut out);
     for (token, reply) in out.replies {

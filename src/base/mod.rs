@@ -5,6 +5,7 @@ pub mod dir;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod marks;
 pub mod placement;
 pub mod planted;
 pub mod prng;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::records;
 use super::state::{Group, Phase};
 use super::{Caller, Coordinator, Output, Record, Reply};
+use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{ErrorCode, Now, TopicId};
 use crate::wire::messages::offset_commit::{
@@ -283,6 +284,7 @@ impl Group {
         }
         self.validate_member(&request.member_id, instance_id)?;
         if generation != self.generation {
+            marks::hit(Mark::CommitRefused);
             return Err(ErrorCode::IllegalGeneration);
         }
         match self.phase {

@@ -9,6 +9,7 @@ use super::watermarks::Place;
 use super::{AppendError, Appended, Config, Log, Origin, Presence, snapshot};
 use crate::base::dir::Dir;
 use crate::base::limits::BATCH_HEADER_BYTES;
+use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{Now, Offset};
 use crate::batch::{self, BatchError, Codec, Header, TimestampType};
@@ -62,6 +63,7 @@ impl Log {
         if header.has_producer_id()
             && let Some(original) = self.producers.check(&header)?
         {
+            marks::hit(Mark::DuplicateBatch);
             return Ok(self.appended(
                 original.base_offset(),
                 original.last_offset + 1,
@@ -195,6 +197,7 @@ impl Log {
         base_offset: Offset,
         snapshot: &[u8],
     ) -> io::Result<()> {
+        marks::hit(Mark::SegmentRolled);
         self.closed_at = None;
         if !self.checkpoint_stored {
             // Of several segments without a checkpoint all but the last count as durable, as in a

@@ -33,6 +33,7 @@ pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 
 use crate::base::dir::Dir;
+use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{Epoch, Mono, Now, Offset, TopicId, WallMs};
 use append::Queued;
@@ -219,6 +220,7 @@ impl Log {
             }
             files.push(segment.file.clone());
             if base_offset < written_base {
+                marks::hit(Mark::SyncOfSeveralFiles);
                 // The recovery point will pass this segment: its derived files must not be lost.
                 files.push(file_name(base_offset, INDEX_SUFFIX));
                 files.push(file_name(base_offset, TIME_INDEX_SUFFIX));
@@ -257,6 +259,7 @@ impl Log {
                 true => self.marks.written().offset,
                 false => self.marks.durable(),
             };
+            marks::hit(Mark::RecoveryPointMoved);
             self.checkpoint.recovery_point = self.checkpoint.recovery_point.max(durable);
             self.store_checkpoint(dir)?;
             self.checkpoint_lag_bytes = 0;

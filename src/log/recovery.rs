@@ -49,6 +49,7 @@ use super::{
     Report, snapshot,
 };
 use crate::base::dir::Dir;
+use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{Offset, TopicId};
 use std::collections::{BTreeMap, VecDeque};
@@ -257,6 +258,7 @@ impl<'a> Recovery<'a> {
         }
         for (offset, name) in derived {
             if self.bases.binary_search(&offset).is_err() {
+                marks::hit(Mark::OrphanRemoved);
                 self.dir.remove(&name)?;
                 self.files.remove(&name);
                 self.report
@@ -284,6 +286,7 @@ impl<'a> Recovery<'a> {
         if below > 0 && self.load_snapshot(self.bases[below])?.is_some() {
             self.dir
                 .sync(&file_name(self.bases[below], SNAPSHOT_SUFFIX))?;
+            marks::hit(Mark::SegmentsBelowStart);
             for base_offset in self.bases.drain(..below).collect::<Vec<_>>() {
                 self.remove_segment(base_offset)?;
             }
@@ -344,6 +347,7 @@ impl<'a> Recovery<'a> {
                 replay_segment(self.dir, &segment, &mut replay)?;
                 self.segments.push_back(segment);
                 self.trusted = true;
+                marks::hit(Mark::CleanStopBelieved);
             }
             None => {
                 let durable = stored.map_or(0, |checkpoint| checkpoint.recovery_point);
@@ -363,6 +367,7 @@ impl<'a> Recovery<'a> {
         let active = load_active(self.dir, base_offset, &self.files, self.config, now_ms)?
             .filter(|segment| segment.offset_end == end || planted::is(Bug::IndexTrusted));
         if active.is_none() {
+            marks::hit(Mark::CleanStopDoubted);
             self.report.repairs.push(format!(
                 "the stop was clean, but segment {base_offset} is not as it was left"
             ));
@@ -390,6 +395,7 @@ impl<'a> Recovery<'a> {
         if !fits(scan.segment.offset_end) {
             return Err(not_joined(&scan, next_base));
         }
+        marks::hit(Mark::IndexRebuilt);
         self.report
             .repairs
             .push(format!("rebuilt the indexes of segment {base_offset}"));
@@ -444,6 +450,7 @@ impl<'a> Recovery<'a> {
         let mut truncated = scan.file_bytes - scan.segment.size_bytes;
         let removed = self.bases.split_off(at + 1);
         for base_offset in removed.iter().rev() {
+            marks::hit(Mark::SegmentNeverDurable);
             truncated += self.size_of(*base_offset);
             self.remove_segment(*base_offset)?;
             self.report.repairs.push(format!(
@@ -456,6 +463,7 @@ impl<'a> Recovery<'a> {
         }
         let file = scan.segment.file.clone();
         if truncated > 0 {
+            marks::hit(Mark::TailCut);
             self.dir.truncate(&file, scan.segment.size_bytes)?;
             self.dir.sync(&file)?;
             self.report.bytes_truncated += truncated;
@@ -480,6 +488,7 @@ impl<'a> Recovery<'a> {
 
     /// Creates the first segment at the log start offset.
     fn start_anew(&mut self) -> Result<(), OpenError> {
+        marks::hit(Mark::LogStartedAnew);
         let segment = self.first_segment();
         self.dir.create(&segment.file)?;
         self.dir.sync_dir()?;
@@ -513,6 +522,9 @@ impl<'a> Recovery<'a> {
             self.opening.now.wall_ms,
             replay,
         )?;
+        if scan.checked_from > 0 {
+            marks::hit(Mark::HeadsBelowRecoveryPoint);
+        }
         self.bytes_scanned += scan.segment.size_bytes - scan.checked_from;
         Ok(scan)
     }
@@ -547,9 +559,11 @@ impl<'a> Recovery<'a> {
             let name = file_name(offset, SNAPSHOT_SUFFIX);
             self.dir.remove(&name)?;
             self.files.remove(&name);
+            marks::hit(Mark::SnapshotDamaged);
             self.report.repairs.push(format!("removed damaged {name}"));
         }
         if epochs.is_none() && !self.bases.is_empty() {
+            marks::hit(Mark::EpochsRebuilt);
             let note = "rebuilt the leader epochs from the batches";
             self.report.repairs.push(note.into());
         }
@@ -610,6 +624,7 @@ impl<'a> Recovery<'a> {
 }
 
 fn damaged(scan: &Scan, what: &str, recovery_point: Offset) -> OpenError {
+    marks::hit(Mark::DamageRefused);
     OpenError::Refused(format!(
         "{} is damaged at byte {} (offset {}), below the recovery point {recovery_point}: {what}; \
          restore the file, or delete the partition's directory to give its records up",

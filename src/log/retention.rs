@@ -5,6 +5,7 @@
 use super::files::{SNAPSHOT_SUFFIX, file_name, remove_segment};
 use super::{Log, ReadError, Retained};
 use crate::base::dir::Dir;
+use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{Now, Offset};
 use std::io;
@@ -62,9 +63,11 @@ impl Log {
             return Ok(retained);
         }
         if count == self.segments.len() {
+            marks::hit(Mark::ActiveSegmentExpired);
             self.queue_roll(now);
             self.write_queued(dir, now)?;
         }
+        marks::hit(Mark::SegmentsRetained);
         let start = self.segments[count].base_offset;
         if start > self.unsynced_base {
             // Soon nothing else tells of the producers before it.

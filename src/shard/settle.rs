@@ -15,6 +15,7 @@ use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
 use crate::base::dir::{Dir, File};
+use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{FetchPath, Few, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
@@ -84,6 +85,7 @@ impl<I: Io> Shard<I> {
                     }
                 }
                 Err(error) => {
+                    marks::hit(Mark::WriteFailed);
                     self.fail_partition(key, &error);
                     continue;
                 }
@@ -111,6 +113,9 @@ impl<I: Io> Shard<I> {
             && let Some(key) = self.take_sync_due()
         {
             // A round under way is followed by another one, if somebody still waits then.
+            if self.syncing.contains_key(&key) {
+                marks::hit(Mark::SyncUnderWay);
+            }
             if self.syncing.contains_key(&key) || !self.unsynced.contains(&key) {
                 continue;
             }
@@ -202,6 +207,7 @@ impl<I: Io> Shard<I> {
         };
         syncing.files_missing -= 1;
         if let Err(error) = result {
+            marks::hit(Mark::SyncFailed);
             syncing.failed.get_or_insert(error);
         }
         self.finish_sync(key);
@@ -352,6 +358,7 @@ impl<I: Io> Shard<I> {
     /// Answers everything that waits for a partition with an error.
     pub(super) fn give_up(&mut self, key: PartitionKey) {
         for (to, answer) in self.waiting.take_all(key) {
+            marks::hit(Mark::AnswersGivenUp);
             self.deliver(to, answer.into_failed());
         }
         if let Some(partition) = self.state.partitions.get_mut(&key) {
@@ -379,7 +386,11 @@ impl<I: Io> Shard<I> {
             }
             let extent = extents[gap.tag as usize].clone();
             let tiny = extent.length <= COPY_BYTES_MAX && path == FetchPath::Auto;
-            if !tiny || !self.io.read(&extent, &mut bytes)? {
+            let copied = tiny && self.io.read(&extent, &mut bytes)?;
+            if tiny && !copied {
+                marks::hit(Mark::ColdRead);
+            }
+            if !copied {
                 chunks.push(Chunk::Bytes(bytes.split().freeze()));
                 chunks.push(Chunk::Extent(extent));
             }
