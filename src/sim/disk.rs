@@ -5,8 +5,8 @@
 //!
 //! Invariant: what was synced before the machine lost power is there afterwards.
 
-use crate::base::Mono;
 use crate::base::prng::Prng;
+use crate::base::{Mono, Space};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
@@ -291,6 +291,23 @@ impl Disk {
         }
         self.inodes[inode].put(now, Change::Write(position as usize, bytes));
         result
+    }
+
+    /// Forgets what the page cache holds and the device does not, but for what is still to be
+    /// written: after a failed sync that is what it should have stored.
+    pub fn drop_cached(&mut self, directory: usize, name: &str) -> io::Result<()> {
+        let inode = self.inode_of(directory, name)?;
+        let inode = &mut self.inodes[inode];
+        inode.contents = inode.durable.clone();
+        for (_, _, change) in &inode.changes {
+            change.apply(&mut inode.contents);
+        }
+        Ok(())
+    }
+
+    /// What is left of it: it never fills.
+    pub fn space(&self) -> Space {
+        Space::ENDLESS
     }
 
     /// Cuts a file.

@@ -276,7 +276,11 @@ impl Simulation {
         if let Err(error) = broker.turn(index)
             && !self.world.borrow().disk.stopped()
         {
-            self.checker.fail(format!("shard {index}: {error}"));
+            // Without its catalog's log the broker stops.
+            match self.plan.disk_failures > 0 {
+                true => return self.end_broker(Crash::Process),
+                false => self.checker.fail(format!("shard {index}: {error}")),
+            }
         }
         if self.world.borrow().disk.stopped() {
             return;
