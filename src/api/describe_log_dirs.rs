@@ -1,9 +1,11 @@
-//! DescribeLogDirs (key 35), versions 1-5: sizes of partitions, and of the data directory's file
-//! system from version 4 (KIP-827).
+//! DescribeLogDirs (key 35), versions 1-5: sizes of the partitions in service.
+//!
+//! Kafka tells a failed disk as a log directory with `KAFKA_STORAGE_ERROR` and nothing in it. Here
+//! partitions fail one by one, so the directory of each offline one is told in the same way.
 
 use super::job::{Answer, Job, Return};
 use super::{Begun, Facts, Flow, unexpected};
-use crate::base::PartitionKey;
+use crate::base::{ErrorCode, PartitionKey};
 use crate::state::ShardState;
 use crate::wire::messages::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
@@ -47,12 +49,7 @@ impl Gathering {
             let Some(topic) = state.image.topic_by_id(key.topic) else {
                 continue;
             };
-            let asked = self.request.topics.as_ref().is_none_or(|topics| {
-                topics.iter().any(|asked| {
-                    asked.topic == topic.name && asked.partitions.contains(&key.partition)
-                })
-            });
-            if asked {
+            if self.is_asked(&topic.name, key.partition) {
                 topics
                     .entry(topic.name.clone())
                     .or_default()
@@ -71,10 +68,37 @@ impl Gathering {
             topics: topics.collect(),
             ..DescribeLogDirsResult::default()
         };
+        let mut results = vec![result];
+        results.extend(self.offline(state));
         facts.reply(&DescribeLogDirsResponse {
-            results: vec![result],
+            results,
             ..DescribeLogDirsResponse::default()
         })
+    }
+
+    fn is_asked(&self, topic: &str, partition: i32) -> bool {
+        self.request.topics.as_ref().is_none_or(|topics| {
+            let mut topics = topics.iter();
+            topics.any(|asked| asked.topic == topic && asked.partitions.contains(&partition))
+        })
+    }
+
+    /// The directories of the offline partitions that were asked for.
+    fn offline(&self, state: &ShardState) -> impl Iterator<Item = DescribeLogDirsResult> {
+        let asked = |key: &&PartitionKey| {
+            let topic = state.image.topic_by_id(key.topic);
+            topic.is_some_and(|topic| self.is_asked(&topic.name, key.partition))
+        };
+        let failed = |key: &PartitionKey| {
+            let topic = state.image.topic_by_id(key.topic);
+            let name = topic.map_or("", |topic| topic.name.as_str());
+            DescribeLogDirsResult {
+                error_code: ErrorCode::KafkaStorageError,
+                log_dir: format!("{}/{name}-{}", state.data_dir, key.partition),
+                ..DescribeLogDirsResult::default()
+            }
+        };
+        state.offline.iter().filter(asked).map(failed)
     }
 }
 
@@ -83,6 +107,7 @@ pub fn perform(state: &mut ShardState, to: Return) {
     let sizes = state
         .partitions
         .iter()
+        .filter(|(key, _)| !state.offline.contains(key))
         .map(|(key, p)| (*key, p.log.size_bytes()))
         .collect();
     state.answer(to, Answer::LogDirs(sizes));

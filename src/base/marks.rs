@@ -54,6 +54,8 @@ pub enum Mark {
     WriteFailed,
     /// A sync failed.
     SyncFailed,
+    /// A log that had found no room on the disk went on.
+    StallEnded,
     /// Answers that waited for a partition were given up.
     AnswersGivenUp,
     /// Records for an answer were not in the page cache.
@@ -84,7 +86,7 @@ pub enum Mark {
 
 impl Mark {
     /// All of them, in order.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::TailCut,
         Self::SegmentNeverDurable,
         Self::LogStartedAnew,
@@ -108,6 +110,7 @@ impl Mark {
         Self::SyncUnderWay,
         Self::WriteFailed,
         Self::SyncFailed,
+        Self::StallEnded,
         Self::AnswersGivenUp,
         Self::ColdRead,
         Self::LongPollWoken,

@@ -35,11 +35,12 @@
 //! | `stray_snapshots` | removed |
 //! | `missing_epochs` | rebuilt from the batches |
 //! | `damaged_checkpoint` | refused |
+//! | `mark_of_a_failed_sync` | the page cache is dropped first, and with it what never reached the device |
 //! | `no_checkpoint` | a new log or a directory from Kafka: all is read, only the last segment may be cut |
 
 use super::files::{
-    CHECKPOINT_FILE, FileKind, LOG_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, file_kind, file_name,
-    put_file, read_file, read_range, remove_file, remove_segment,
+    CHECKPOINT_FILE, FAILED_FILE, FileKind, LOG_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, file_kind,
+    file_name, put_file, read_file, read_range, remove_file, remove_segment,
 };
 use super::inspect::{Replay, Scan, inspect_closed, load_active, replay_segment, scan_segment};
 use super::segment::Segment;
@@ -93,7 +94,13 @@ impl Log {
         opening: Opening,
         report: &mut Report,
     ) -> Result<Log, OpenError> {
-        let files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
+        let mut files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
+        let failed = files.remove(FAILED_FILE).is_some();
+        let clean = opening.clean && !failed;
+        if failed {
+            drop_cached(dir, &files, report)?;
+        }
+        let opening = Opening { clean, ..opening };
         check_owner(dir, &files, opening.topic_id)?;
         let stored = Checkpoint::load(dir, &files)?;
         let mut recovery = Recovery::new(dir, &config, opening, report, files);
@@ -150,12 +157,14 @@ impl Log {
             closed_at: trusted.then_some(end.offset),
             recent: VecDeque::new(),
             poisoned: None,
+            stalled: None,
         };
         log.begin_epoch(dir, replay.stored_epochs)?;
         if log.checkpoint_lag_bytes >= CHECKPOINT_BYTES && !trusted {
-            log.checkpoint.recovery_point = end.offset;
-            log.store_checkpoint(dir)?;
-            log.checkpoint_lag_bytes = 0;
+            log.move_recovery_point(dir, end.offset)?;
+        }
+        if failed {
+            remove_file(dir, FAILED_FILE)?;
         }
         Ok(log)
     }
@@ -177,6 +186,20 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Makes everything that follows read what the device has.
+fn drop_cached(
+    dir: &mut dyn Dir,
+    files: &BTreeMap<String, u64>,
+    report: &mut Report,
+) -> io::Result<()> {
+    for name in files.keys() {
+        dir.drop_cached(name)?;
+    }
+    let note = "a sync has failed in the last run: what never reached the device is forgotten";
+    report.repairs.push(note.to_owned());
+    Ok(())
 }
 
 /// Refuses files that are not those of this topic.

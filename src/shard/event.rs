@@ -106,6 +106,7 @@ impl<I: Io> Shard<I> {
             Mail::Wake { call } => self.on_wake(call),
             Mail::Image(publication) => self.apply_image(publication),
             Mail::Applied { version } => self.on_applied(from, version),
+            Mail::Offline(key) => drop(self.state.offline.insert(key)),
             Mail::Adopt(accepted) => self.adopt(accepted),
             Mail::Accept => self.accept(),
         }

@@ -87,6 +87,7 @@ impl<I: Io> Shard<I> {
         let changes = image.changes_since(&self.state.image);
         self.state.set_image(image.clone());
         self.drop_deleted(&changes.removed);
+        self.count_faults();
         let deleted: Vec<_> = changes
             .removed
             .iter()
@@ -153,6 +154,7 @@ impl<I: Io> Shard<I> {
                 self.closed_clean = false;
                 error!(topic = topic.name, partition = key.partition, %error,
                     "the partition is offline: its log cannot be opened");
+                self.set_offline(key);
             }
         }
     }
@@ -239,8 +241,9 @@ impl<I: Io> Shard<I> {
         self.state.queued.remove(&key);
         self.unsynced.remove(&key);
         self.syncing.remove(&key);
+        self.stalled.remove(&key);
         crate::api::groups::unload(&mut self.state, key);
-        self.give_up(key);
+        self.give_up(key, None);
         let Some(partition) = self.state.partitions.remove(&key) else {
             return false;
         };
@@ -286,7 +289,8 @@ impl<I: Io> Shard<I> {
             }
         }
         for (key, error) in failed {
-            self.fail_partition(key, &error);
+            warn!(partition = key.partition, %error, "retention could not be applied");
+            self.on_write_failed(key, &error);
         }
     }
 
@@ -305,6 +309,7 @@ impl<I: Io> Shard<I> {
         if let Err(error) = self.io.sync_all() {
             error!(%error, "the logs cannot be closed cleanly");
             self.closed_clean = false;
+            self.mark_all_failed(&error.to_string());
         }
         self.state.partitions.clear();
         self.life = Life::Closed;

@@ -17,14 +17,13 @@ use crate::api::job::After;
 use crate::base::dir::{Dir, File};
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
-use crate::base::{FetchPath, Few, Offset, PartitionKey};
+use crate::base::{FetchPath, Few, Mono, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use crate::log::SyncPlan;
 use bytes::BytesMut;
 use std::io;
 use std::ops::Bound;
 use std::time::Duration;
-use tracing::error;
 
 /// Answers up to this size are copied instead of sent with sendfile: below it two more system
 /// calls cost more than the copy.
@@ -45,6 +44,9 @@ pub(super) const SYNCING_MAX: usize = 256;
 pub struct Syncing {
     /// Number of the round; every file's completion carries it.
     round: u64,
+    since: Mono,
+    /// Names of the files, for the error.
+    files: Vec<String>,
     files_missing: usize,
     /// What is durable afterwards.
     offset_end: Offset,
@@ -83,10 +85,11 @@ impl<I: Io> Shard<I> {
                     if self.waiting.wants_acknowledged(key) {
                         self.sync_due.insert(key);
                     }
+                    self.end_stall(key);
                 }
                 Err(error) => {
                     marks::hit(Mark::WriteFailed);
-                    self.fail_partition(key, &error);
+                    self.on_write_failed(key, &error);
                     continue;
                 }
             }
@@ -129,8 +132,14 @@ impl<I: Io> Shard<I> {
     fn count_unsynced(&self) {
         let partitions = self.unsynced.iter();
         let partitions = partitions.filter_map(|key| self.state.partitions.get(key));
-        let bytes = partitions.map(|partition| partition.log.unsynced_bytes());
-        self.settings.stats.unsynced_bytes.set(bytes.sum());
+        let (mut bytes, mut oldest) = (0, self.state.now.mono);
+        for partition in partitions {
+            bytes += partition.log.unsynced_bytes();
+            oldest = oldest.min(partition.log.unsynced_since().unwrap_or(oldest));
+        }
+        let age = self.state.now.mono.since(oldest);
+        self.settings.stats.unsynced_bytes.set(bytes);
+        self.settings.stats.unsynced_ms.set(age.as_millis() as u64);
     }
 
     /// The next partition in turn, so that none is passed over for ever.
@@ -172,6 +181,8 @@ impl<I: Io> Shard<I> {
         };
         let mut syncing = Syncing {
             round,
+            since: self.state.now.mono,
+            files: Vec::new(),
             files_missing: 0,
             offset_end: plan.offset_end,
             failed: None,
@@ -191,6 +202,7 @@ impl<I: Io> Shard<I> {
             }
             Err(error) => syncing.failed = Some(error),
         }
+        syncing.files = plan.files;
         self.rounds.insert(round, key);
         self.syncing.insert(key, syncing);
         self.finish_sync(key);
@@ -208,6 +220,8 @@ impl<I: Io> Shard<I> {
         syncing.files_missing -= 1;
         if let Err(error) = result {
             marks::hit(Mark::SyncFailed);
+            let files = syncing.files.join(", ");
+            let error = io::Error::other(format!("sync {files}: {error}"));
             syncing.failed.get_or_insert(error);
         }
         self.finish_sync(key);
@@ -225,6 +239,9 @@ impl<I: Io> Shard<I> {
             return;
         };
         self.rounds.remove(&syncing.round);
+        let took = self.state.now.mono.since(syncing.since);
+        self.settings.stats.sync_rounds.add(1);
+        self.settings.stats.sync_ns.add(took.as_nanos() as u64);
         let Some(partition) = self.state.partitions.get_mut(&key) else {
             return;
         };
@@ -279,7 +296,7 @@ impl<I: Io> Shard<I> {
         self.drain_outbox();
     }
 
-    fn wake(&mut self, watcher: crate::state::Watcher) {
+    pub(super) fn wake(&mut self, watcher: crate::state::Watcher) {
         match watcher.shard == self.state.shard {
             true => self.on_wake(watcher.call),
             false => self
@@ -331,40 +348,6 @@ impl<I: Io> Shard<I> {
                 }
             }
             self.spare_outbox = outbox;
-        }
-    }
-
-    /// Takes a partition offline: nobody waits for it any longer.
-    pub(super) fn fail_partition(&mut self, key: PartitionKey, error: &io::Error) {
-        let Some(partition) = self.state.partitions.get_mut(&key) else {
-            return;
-        };
-        error!(topic = %partition.topic.name, partition = key.partition, %error,
-            "the partition is offline until the next start: its log cannot be written");
-        partition.log.poison(error.to_string());
-        self.unsynced.remove(&key);
-        // A machine whose records cannot be written decides on what never was: it ends here, and
-        // comes back from its log at the next start.
-        crate::api::groups::unload(&mut self.state, key);
-        if key == METADATA {
-            self.state.controller = None;
-            for (to, answer) in self.waiting.take_published(u64::MAX) {
-                self.deliver(to, answer.into_failed());
-            }
-        }
-        self.give_up(key);
-    }
-
-    /// Answers everything that waits for a partition with an error.
-    pub(super) fn give_up(&mut self, key: PartitionKey) {
-        for (to, answer) in self.waiting.take_all(key) {
-            marks::hit(Mark::AnswersGivenUp);
-            self.deliver(to, answer.into_failed());
-        }
-        if let Some(partition) = self.state.partitions.get_mut(&key) {
-            for watcher in std::mem::take(&mut partition.watchers) {
-                self.wake(watcher);
-            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! Invariant: what was synced before the machine lost power is there afterwards, bit by bit, until
 //! [`Disk::flip`].
 
+use crate::base::Space;
 use crate::base::prng::Prng;
 use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -360,6 +361,29 @@ impl Disk {
         match full && written == 0 {
             true => Err(Errno::ENOSPC.into()),
             false => Ok(written),
+        }
+    }
+
+    /// Forgets what the page cache holds and the device does not, but for what is still to be
+    /// written: after a failed sync that is what it should have stored.
+    pub fn drop_cached(&mut self, directory: usize, name: &str) -> io::Result<()> {
+        let inode = self.inode_of(directory, name)?;
+        let inode = &mut self.inodes[inode];
+        inode.contents = inode.durable.clone();
+        for (_, change) in &inode.changes {
+            change.apply(&mut inode.contents);
+        }
+        Ok(())
+    }
+
+    /// What is left of it.
+    pub fn space(&self) -> Space {
+        match self.full {
+            true => Space {
+                free_bytes: 0,
+                ..Space::ENDLESS
+            },
+            false => Space::ENDLESS,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::disk::ROOT;
 use super::world::World;
 use crate::base::dir::{Dir, File, FileKind};
-use crate::base::{Mono, Now};
+use crate::base::{Mono, Now, Space};
 use crate::io::files::{read_all, write_all};
 use crate::io::{Bell, Completion, Extent, Io, Op, Socket, Token};
 use bytes::BytesMut;
@@ -91,6 +91,10 @@ impl Io for SimIo {
         disk.sync_dir(prng, ROOT)
     }
 
+    fn space(&mut self) -> io::Result<Space> {
+        Ok(self.world.borrow().disk.space())
+    }
+
     fn sync_all(&mut self) -> io::Result<()> {
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
         disk.sync_all(prng)
@@ -166,6 +170,11 @@ impl Dir for SimDir {
         let directory = self.created()?;
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
         disk.replace(prng, directory, name, contents)
+    }
+
+    fn drop_cached(&mut self, name: &str) -> io::Result<()> {
+        let directory = self.directory()?;
+        self.world.borrow_mut().disk.drop_cached(directory, name)
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {

@@ -220,9 +220,16 @@ impl Simulation {
         self.let_disk_work();
         self.crash_by = None;
         self.world.borrow_mut().disk.disarm();
-        if self.plan.faults.disk_may_fail {
-            // What the disk has broken stays broken until the machine starts anew.
-            self.end_broker(Crash::Power);
+        let DiskFaults {
+            write_failures,
+            sync_failures,
+            ..
+        } = self.plan.disk;
+        if write_failures + sync_failures > 0 {
+            // What the disk has broken stays broken until the broker starts anew; a full disk does
+            // not need that.
+            let crash = self.random_crash();
+            self.end_broker(crash);
         }
         self.run_until("quiet time", |s| {
             let serving = s.phase() == Some(Phase::Serving);
@@ -331,7 +338,11 @@ impl Simulation {
         if let Err(error) = broker.turn(index)
             && !self.world.borrow().disk.stopped()
         {
-            self.checker.fail(format!("shard {index}: {error}"));
+            // Without its catalog's log the broker stops.
+            match self.plan.faults.disk_may_fail {
+                true => return self.end_broker(Crash::Process),
+                false => self.checker.fail(format!("shard {index}: {error}")),
+            }
         }
         if self.world.borrow().disk.stopped() {
             return;
@@ -544,8 +555,9 @@ impl Simulation {
 
     /// The broker is gone, at once.
     fn end_broker(&mut self, crash: Crash) {
-        let damaged = self.world.borrow().disk.damaged;
-        let crash = if damaged { Crash::Power } else { crash };
+        // What a sync has failed to store is gone like what was never synced.
+        let damaged = std::mem::take(&mut self.world.borrow_mut().disk.damaged);
+        let lost = if damaged { Crash::Power } else { crash };
         self.note(format_args!("the broker ends: {crash:?}"));
         self.broker = None;
         self.crash_by = None;
@@ -553,7 +565,7 @@ impl Simulation {
         let down_ms = self.prng.below(200) as i64;
         let world = &mut *self.world.borrow_mut();
         self.start_at = world.now.plus_ms(down_ms);
-        world.end_run(crash == Crash::Power);
+        world.end_run(lost == Crash::Power);
         let World {
             disk, prng, now, ..
         } = world;
@@ -561,7 +573,7 @@ impl Simulation {
             disk.lose_power(prng);
         }
         disk.restart();
-        self.checker.on_crash(*now, crash);
+        self.checker.on_crash(*now, lost);
     }
 
     fn next_fault(&mut self) -> Mono {
