@@ -10,6 +10,7 @@
 
 use super::job::{After, Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
+use crate::base::planted::{self, Bug};
 use crate::base::{ErrorCode, Few, PartitionKey};
 use crate::batch::{Codec, Header};
 use crate::catalog::Topic;
@@ -173,7 +174,9 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
         ..PartitionProduceResponse::default()
     });
     let after = match durable {
+        true if planted::is(Bug::AckBeforeSync) => After::Written(key, appended.offset_end),
         true => After::Acknowledged(key, appended.offset_end),
+        false if planted::is(Bug::AckBeforeWrite) => After::Now,
         false => After::Written(key, appended.offset_end),
     };
     state.outbox.push(Outgoing { to, answer, after });

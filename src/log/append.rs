@@ -10,6 +10,8 @@ use super::watermarks::Place;
 use super::{AppendError, Appended, Log, Origin, Presence, snapshot};
 use crate::base::dir::{Dir, is_disk_full};
 use crate::base::limits::BATCH_HEADER_BYTES;
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Now, Offset};
 use crate::batch::{self, BatchError, Codec, Header, TimestampType};
 use bytes::Bytes;
@@ -70,6 +72,7 @@ impl Log {
         if header.has_producer_id()
             && let Some(original) = self.producers.check(&header)?
         {
+            marks::hit(Mark::DuplicateBatch);
             return Ok(self.appended(
                 original.base_offset(),
                 original.last_offset + 1,
@@ -276,6 +279,7 @@ impl Log {
         base_offset: Offset,
         snapshot: &[u8],
     ) -> io::Result<()> {
+        marks::hit(Mark::SegmentRolled);
         self.closed_at = None;
         if !self.checkpoint_stored {
             // Of several segments without a checkpoint all but the last count as durable, as in a
@@ -292,7 +296,10 @@ impl Log {
         }
         put_file(dir, &file_name(base_offset, SNAPSHOT_SUFFIX), snapshot)?;
         self.create_segment_file(dir, at + 1)?;
-        dir.sync_dir()
+        match planted::is(Bug::DirectorySyncSkipped) {
+            true => Ok(()),
+            false => dir.sync_dir(),
+        }
     }
 
     fn create_segment_file(&self, dir: &mut dyn Dir, at: usize) -> io::Result<()> {

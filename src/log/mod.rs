@@ -33,6 +33,8 @@ pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 
 use crate::base::dir::{Dir, is_disk_full};
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Epoch, Mono, Now, Offset, TopicId, WallMs};
 use append::Queued;
 use checkpoint::Checkpoint;
@@ -233,6 +235,7 @@ impl Log {
             }
             files.push(segment.file.clone());
             if base_offset < written_base {
+                marks::hit(Mark::SyncOfSeveralFiles);
                 // The recovery point will pass this segment: its derived files must not be lost.
                 files.push(file_name(base_offset, INDEX_SUFFIX));
                 files.push(file_name(base_offset, TIME_INDEX_SUFFIX));
@@ -267,7 +270,12 @@ impl Log {
             self.unsynced_base = base_offset;
         }
         if rolled || self.checkpoint_lag_bytes >= CHECKPOINT_BYTES {
-            self.move_recovery_point(dir, self.marks.durable())?;
+            let durable = match planted::is(Bug::RecoveryPointAhead) {
+                true => self.marks.written().offset,
+                false => self.marks.durable(),
+            };
+            marks::hit(Mark::RecoveryPointMoved);
+            self.move_recovery_point(dir, durable)?;
         }
         Ok(())
     }

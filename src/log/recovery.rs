@@ -50,6 +50,8 @@ use super::{
     Report, snapshot,
 };
 use crate::base::dir::Dir;
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Offset, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -139,7 +141,10 @@ impl Log {
             queue: Vec::new(),
             queued_bytes: 0,
             marks: Watermarks::new(end),
-            producers: replay.producers,
+            producers: match planted::is(Bug::ProducersForgotten) {
+                true => Producers::default(),
+                false => replay.producers,
+            },
             leader_epoch: opening.leader_epoch,
             epochs: replay.epochs,
             epochs_stored: false,
@@ -276,6 +281,7 @@ impl<'a> Recovery<'a> {
         }
         for (offset, name) in derived {
             if self.bases.binary_search(&offset).is_err() {
+                marks::hit(Mark::OrphanRemoved);
                 self.dir.remove(&name)?;
                 self.files.remove(&name);
                 self.report
@@ -303,6 +309,7 @@ impl<'a> Recovery<'a> {
         if below > 0 && self.load_snapshot(self.bases[below])?.is_some() {
             self.dir
                 .sync(&file_name(self.bases[below], SNAPSHOT_SUFFIX))?;
+            marks::hit(Mark::SegmentsBelowStart);
             for base_offset in self.bases.drain(..below).collect::<Vec<_>>() {
                 self.remove_segment(base_offset)?;
             }
@@ -330,7 +337,8 @@ impl<'a> Recovery<'a> {
             }
             return self.replay(self.log_start_offset, stored_epochs);
         };
-        if self.opening.clean {
+        let believed = self.opening.clean || planted::is(Bug::IndexTrusted);
+        if believed {
             self.left_at = self.snapshots().last().copied();
         }
         let active = match self.left_at {
@@ -362,6 +370,7 @@ impl<'a> Recovery<'a> {
                 replay_segment(self.dir, &segment, &mut replay)?;
                 self.segments.push_back(segment);
                 self.trusted = true;
+                marks::hit(Mark::CleanStopBelieved);
             }
             None => {
                 let durable = stored.map_or(0, |checkpoint| checkpoint.recovery_point);
@@ -379,8 +388,9 @@ impl<'a> Recovery<'a> {
     ) -> Result<Option<Segment>, OpenError> {
         let now_ms = self.opening.now.wall_ms;
         let active = load_active(self.dir, base_offset, &self.files, self.config, now_ms)?
-            .filter(|segment| segment.offset_end == end);
+            .filter(|segment| segment.offset_end == end || planted::is(Bug::IndexTrusted));
         if active.is_none() {
+            marks::hit(Mark::CleanStopDoubted);
             self.report.repairs.push(format!(
                 "the stop was clean, but segment {base_offset} is not as it was left"
             ));
@@ -408,6 +418,7 @@ impl<'a> Recovery<'a> {
         if !fits(scan.segment.offset_end) {
             return Err(not_joined(&scan, next_base));
         }
+        marks::hit(Mark::IndexRebuilt);
         self.report
             .repairs
             .push(format!("rebuilt the indexes of segment {base_offset}"));
@@ -455,10 +466,14 @@ impl<'a> Recovery<'a> {
     }
 
     /// Makes the scanned segment the active one: cuts its tail and what follows.
-    fn finish_at(&mut self, at: usize, scan: Scan, replay: &Replay) -> Result<(), OpenError> {
+    fn finish_at(&mut self, at: usize, mut scan: Scan, replay: &Replay) -> Result<(), OpenError> {
+        if planted::is(Bug::SizeTrusted) {
+            scan.segment.size_bytes = scan.file_bytes;
+        }
         let mut truncated = scan.file_bytes - scan.segment.size_bytes;
         let removed = self.bases.split_off(at + 1);
         for base_offset in removed.iter().rev() {
+            marks::hit(Mark::SegmentNeverDurable);
             truncated += self.size_of(*base_offset);
             self.remove_segment(*base_offset)?;
             self.report.repairs.push(format!(
@@ -471,6 +486,7 @@ impl<'a> Recovery<'a> {
         }
         let file = scan.segment.file.clone();
         if truncated > 0 {
+            marks::hit(Mark::TailCut);
             self.dir.truncate(&file, scan.segment.size_bytes)?;
             self.dir.sync(&file)?;
             self.report.bytes_truncated += truncated;
@@ -495,6 +511,7 @@ impl<'a> Recovery<'a> {
 
     /// Creates the first segment at the log start offset.
     fn start_anew(&mut self) -> Result<(), OpenError> {
+        marks::hit(Mark::LogStartedAnew);
         let segment = self.first_segment();
         self.dir.create(&segment.file)?;
         self.dir.sync_dir()?;
@@ -528,6 +545,9 @@ impl<'a> Recovery<'a> {
             self.opening.now.wall_ms,
             replay,
         )?;
+        if scan.checked_from > 0 {
+            marks::hit(Mark::HeadsBelowRecoveryPoint);
+        }
         self.bytes_scanned += scan.segment.size_bytes - scan.checked_from;
         Ok(scan)
     }
@@ -562,9 +582,11 @@ impl<'a> Recovery<'a> {
             let name = file_name(offset, SNAPSHOT_SUFFIX);
             self.dir.remove(&name)?;
             self.files.remove(&name);
+            marks::hit(Mark::SnapshotDamaged);
             self.report.repairs.push(format!("removed damaged {name}"));
         }
         if epochs.is_none() && !self.bases.is_empty() {
+            marks::hit(Mark::EpochsRebuilt);
             let note = "rebuilt the leader epochs from the batches";
             self.report.repairs.push(note.into());
         }
@@ -625,6 +647,7 @@ impl<'a> Recovery<'a> {
 }
 
 fn damaged(scan: &Scan, what: &str, recovery_point: Offset) -> OpenError {
+    marks::hit(Mark::DamageRefused);
     OpenError::Refused(format!(
         "{} is damaged at byte {} (offset {}), below the recovery point {recovery_point}: {what}; \
          restore the file, or delete the partition's directory to give its records up",

@@ -7,6 +7,8 @@ use super::files::{
 };
 use super::{Log, ReadError, Retained};
 use crate::base::dir::{Dir, is_disk_full};
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Now, Offset};
 use std::io;
 
@@ -62,6 +64,7 @@ impl Log {
         };
         let mut count = self.deletable_segments(now);
         if count == self.segments.len() {
+            marks::hit(Mark::ActiveSegmentExpired);
             self.queue_roll(now);
             self.write_if_room(dir, now)?;
             count = count.min(self.segment_of(self.marks.written().base_offset));
@@ -69,6 +72,7 @@ impl Log {
         if count == 0 {
             return Ok(retained);
         }
+        marks::hit(Mark::SegmentsRetained);
         let start = self.segments[count].base_offset;
         if start > self.unsynced_base {
             // Soon nothing else tells of the producers before it.
@@ -144,7 +148,9 @@ impl Log {
         if offset > self.log_start_offset() {
             let before = self.checkpoint.log_start_offset;
             self.checkpoint.log_start_offset = offset;
-            if let Err(error) = self.store_checkpoint(dir) {
+            if !planted::is(Bug::LogStartNotStored)
+                && let Err(error) = self.store_checkpoint(dir)
+            {
                 self.checkpoint.log_start_offset = before;
                 return Err(error);
             }

@@ -16,6 +16,7 @@ use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::controller::METADATA;
 use crate::base::dir::is_disk_full;
+use crate::base::marks::{self, Mark};
 use crate::base::{Mono, PartitionKey, ShardId};
 use crate::io::Io;
 use crate::log;
@@ -163,6 +164,7 @@ impl<I: Io> Shard<I> {
     /// Answers everything that waits for a partition with an error.
     pub(super) fn give_up(&mut self, key: PartitionKey, why: Option<&str>) {
         for (to, answer) in self.waiting.take_all(key) {
+            marks::hit(Mark::AnswersGivenUp);
             self.deliver(to, answer.into_failed(why));
         }
         if let Some(partition) = self.state.partitions.get_mut(&key) {

@@ -6,6 +6,7 @@ use super::{Life, Shard};
 use crate::api::controller::{Controller, METADATA, Publication};
 use crate::api::groups::Coordinator;
 use crate::base::PartitionKey;
+use crate::base::marks::{self, Mark};
 use crate::base::placement::CONTROLLER;
 use crate::catalog::settings::TopicSettings;
 use crate::catalog::{Image, METADATA_TOPIC, OFFSETS_TOPIC, Topic, topic_settings};
@@ -58,6 +59,7 @@ impl<I: Io> Shard<I> {
             .collect();
         for name in self.io.list_dirs()? {
             if name.ends_with(DELETED_SUFFIX) {
+                marks::hit(Mark::DeletionFinished);
                 self.doomed.push(name);
             } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
                 warn!(
@@ -191,7 +193,10 @@ impl<I: Io> Shard<I> {
         let mut opened = Log::open(dir.as_mut(), config.clone(), opening, report);
         let aside = match &opened {
             Err(OpenError::EarlierTopic) => Some(DELETED_SUFFIX),
-            Err(OpenError::NeverDurable) => Some(STRAY_SUFFIX),
+            Err(OpenError::NeverDurable) => {
+                marks::hit(Mark::StrayDirectory);
+                Some(STRAY_SUFFIX)
+            }
             _ => None,
         };
         if let Some(suffix) = aside {

@@ -15,6 +15,8 @@ use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
 use crate::base::dir::{Dir, File};
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{FetchPath, Few, Mono, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use crate::log::SyncPlan;
@@ -63,6 +65,10 @@ impl<I: Io> Shard<I> {
         for (key, error) in std::mem::take(&mut self.state.broken) {
             self.fail_partition(key, &error);
         }
+        if planted::is(Bug::AckBeforeWrite) {
+            self.drain_outbox();
+            self.reply();
+        }
         self.write();
         self.release();
         self.sync();
@@ -88,6 +94,7 @@ impl<I: Io> Shard<I> {
                     self.end_stall(key);
                 }
                 Err(error) => {
+                    marks::hit(Mark::WriteFailed);
                     self.on_write_failed(key, &error);
                     continue;
                 }
@@ -116,6 +123,9 @@ impl<I: Io> Shard<I> {
             && let Some(key) = self.take_sync_due()
         {
             // A round under way is followed by another one, if somebody still waits then.
+            if self.syncing.contains_key(&key) {
+                marks::hit(Mark::SyncUnderWay);
+            }
             if self.syncing.contains_key(&key) || !self.unsynced.contains(&key) {
                 continue;
             }
@@ -203,7 +213,11 @@ impl<I: Io> Shard<I> {
             offset_end: plan.offset_end,
             failed: None,
         };
-        match sync_files(partition.dir.as_mut(), &plan) {
+        let files = match planted::is(Bug::SyncSkipped) {
+            true => Ok(Vec::new()),
+            false => sync_files(partition.dir.as_mut(), &plan),
+        };
+        match files {
             Ok(files) => {
                 syncing.files_missing = files.len();
                 for file in files {
@@ -231,6 +245,7 @@ impl<I: Io> Shard<I> {
         };
         syncing.files_missing -= 1;
         if let Err(error) = result {
+            marks::hit(Mark::SyncFailed);
             let files = syncing.files.join(", ");
             let error = io::Error::other(format!("sync {files}: {error}"));
             syncing.failed.get_or_insert(error);
@@ -270,6 +285,9 @@ impl<I: Io> Shard<I> {
                     self.sync_due.insert(key);
                 }
                 self.advanced.insert(key);
+            }
+            Err(_) if planted::is(Bug::SyncRetried) => {
+                self.sync_due.insert(key);
             }
             // A second try could succeed without the data being there: the kernel may have
             // dropped the pages that it could not write.
@@ -377,7 +395,11 @@ impl<I: Io> Shard<I> {
             }
             let extent = extents[gap.tag as usize].clone();
             let tiny = extent.length <= COPY_BYTES_MAX && path == FetchPath::Auto;
-            if !tiny || !self.io.read(&extent, &mut bytes)? {
+            let copied = tiny && self.io.read(&extent, &mut bytes)?;
+            if tiny && !copied {
+                marks::hit(Mark::ColdRead);
+            }
+            if !copied {
                 chunks.push(Chunk::Bytes(bytes.split().freeze()));
                 chunks.push(Chunk::Extent(extent));
             }

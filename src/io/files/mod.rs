@@ -11,6 +11,7 @@ mod open_files;
 use super::cached;
 use crate::base::Space;
 use crate::base::dir::{Dir, File, FileKind, is_disk_full};
+use crate::base::planted::{self, Bug};
 pub use limit::raise_open_files_limit;
 use nix::dir::Type;
 use nix::errno::Errno;
@@ -315,7 +316,7 @@ impl Dir for FsDir {
 
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let file = self.file(name, "read")?;
-        read_full(descriptor(&file), position, buffer)
+        read_file(descriptor(&file), position, buffer)
             .map_err(|error| self.failed("read", name, error))
     }
 
@@ -498,18 +499,26 @@ fn kind_of(root: BorrowedFd<'_>, path: &str) -> Result<EntryKind, Errno> {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn read_full(fd: BorrowedFd<'_>, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_file(fd: BorrowedFd<'_>, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    read_all(position, buffer, |position, rest| {
+        pread(fd, rest, offset(position)?).map_err(io::Error::from)
+    })
+}
+
+/// Reads by single reads, each of which may be short, until the buffer is full or one gives
+/// nothing. Gives the number of bytes read.
+pub fn read_all(
+    position: u64,
+    buffer: &mut [u8],
+    mut read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match pread(
-            fd,
-            &mut buffer[done..],
-            offset(position.saturating_add(done as u64))?,
-        ) {
+        match read(position.saturating_add(done as u64), &mut buffer[done..]) {
             Ok(0) => break,
             Ok(count) => done += count,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(done)
@@ -524,7 +533,7 @@ fn write_file(fd: BorrowedFd<'_>, position: u64, slices: &[IoSlice<'_>]) -> io::
 
 /// Writes all slices by vectored writes, each of which may be short and takes a bounded number of
 /// slices.
-fn write_all(
+pub fn write_all(
     position: u64,
     slices: &[IoSlice<'_>],
     mut write: impl FnMut(u64, &[IoSlice<'_>]) -> io::Result<usize>,
@@ -544,6 +553,9 @@ fn write_all(
             };
             position = position.saturating_add(written as u64);
             left -= written;
+            if planted::is(Bug::ShortWriteIgnored) {
+                break;
+            }
             if left > 0 {
                 copy = rest.to_vec();
                 let mut uncut = &mut copy[..];
