@@ -36,6 +36,10 @@ struct Node(Option<Server>);
 
 impl Node {
     fn start(dir: &Path, settings: &[&str]) -> Self {
+        Self::with_shards("2", dir, settings)
+    }
+
+    fn with_shards(shards: &str, dir: &Path, settings: &[&str]) -> Self {
         let fixed = [
             "offsets.topic.num.partitions=1",
             "log.segment.bytes=4194304",
@@ -46,7 +50,7 @@ impl Node {
             listen: Some("127.0.0.1:0".to_owned()),
             admin_listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some(dir.display().to_string()),
-            cores: Some("2".to_owned()),
+            cores: Some(shards.to_owned()),
             set: set.collect(),
             ..ServeArgs::default()
         };
@@ -160,13 +164,16 @@ fn commit(raw: &mut Raw, offset: i64) -> ErrorCode {
     raw.ask(7, &request).topics[0].partitions[0].error_code
 }
 
-fn delete_topic(raw: &mut Raw, name: &str) {
-    let request = DeleteTopicsRequest {
+fn deletion(name: &str) -> DeleteTopicsRequest {
+    DeleteTopicsRequest {
         topic_names: vec![name.to_owned()],
         timeout_ms: 10_000,
         ..DeleteTopicsRequest::default()
-    };
-    let response = raw.ask(5, &request);
+    }
+}
+
+fn delete_topic(raw: &mut Raw, name: &str) {
+    let response = raw.ask(5, &deletion(name));
     assert_eq!(response.responses[0].error_code, ErrorCode::None);
 }
 
@@ -407,6 +414,28 @@ fn a_broken_disk_takes_its_partition_offline_and_no_other() {
     assert_eq!(node.metric("forebay_offline_partitions"), 0.0);
     insist(&mut raw, "flood", found.len() as i32);
     drop(node);
+}
+
+#[test]
+fn without_its_catalog_the_broker_stops() {
+    let Some(mut disk) = LoopDisk::new(32) else {
+        return;
+    };
+    let Some(root) = disk.mount_anywhere() else {
+        return;
+    };
+    let mut node = Node::with_shards("1", &root, &[]);
+    let mut raw = node.connect();
+    raw.create_topic("topic", 1);
+    disk.break_it();
+    raw.send(5, &deletion("topic"));
+    let server = node.0.take().unwrap();
+    let why = server.wait().unwrap_err().to_string();
+    assert!(
+        why.starts_with("the broker stops, because the log of its catalog"),
+        "{why}"
+    );
+    assert!(why.contains("Input/output error"), "{why}");
 }
 
 /// The disk takes data that it cannot keep, says so once, and goes on reading it from the page
