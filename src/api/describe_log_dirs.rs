@@ -1,4 +1,5 @@
-//! DescribeLogDirs (key 35), versions 1-5: sizes of the partitions in service.
+//! DescribeLogDirs (key 35), versions 1-5: sizes of the partitions in service, and
+//! from version 4 of the disk (KIP-827).
 //!
 //! Kafka tells a failed disk as a log directory with `KAFKA_STORAGE_ERROR` and nothing in it. Here
 //! partitions fail one by one, so the directory of each offline one is told in the same way.
@@ -63,9 +64,12 @@ impl Gathering {
         let topics = topics
             .into_iter()
             .map(|(name, partitions)| DescribeLogDirsTopic { name, partitions });
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let result = DescribeLogDirsResult {
             log_dir: state.data_dir.clone(),
             topics: topics.collect(),
+            total_bytes: bytes(state.room.space.total_bytes()),
+            usable_bytes: bytes(state.room.space.free_bytes()),
             ..DescribeLogDirsResult::default()
         };
         let mut results = vec![result];

@@ -41,6 +41,7 @@ impl Space {
 #[derive(Debug, Default)]
 pub struct DiskSpace {
     free_bytes: AtomicU64,
+    total_bytes: AtomicU64,
     reserve_bytes: AtomicU64,
     full: AtomicBool,
 }
@@ -49,6 +50,11 @@ impl DiskSpace {
     /// Bytes that were free.
     pub fn free_bytes(&self) -> u64 {
         self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The size of the disk; 0 before the first look.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes that are kept from producers.
@@ -67,6 +73,7 @@ impl DiskSpace {
         let default = (space.total_bytes / 20).min(RESERVE_BYTES_MAX);
         let reserve_bytes = u64::try_from(reserve_setting).unwrap_or(default);
         self.free_bytes.store(space.free_bytes, Ordering::Relaxed);
+        self.total_bytes.store(space.total_bytes, Ordering::Relaxed);
         self.reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
         let enough = match self.is_full() {
             true => reserve_bytes.saturating_add(reserve_bytes / 4),

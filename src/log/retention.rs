@@ -97,6 +97,10 @@ impl Log {
         let mut removed = 0;
         let mut count = 0;
         for (at, segment) in self.segments.iter().enumerate() {
+            // A segment with something queued still has to be closed.
+            if !self.queue.is_empty() && segment.base_offset >= self.marks.written().base_offset {
+                break;
+            }
             let age_ms = now.wall_ms.saturating_sub(segment.retention_timestamp());
             let too_old = config.retention_ms >= 0 && age_ms > config.retention_ms;
             // What is left without this segment still fills the limit.
@@ -108,10 +112,7 @@ impl Log {
                 .is_some_and(|next| next.base_offset <= self.log_start_offset());
             let visible = segment.offset_end <= self.high_watermark();
             let expired = config.cleanup_delete && (too_old || too_many);
-            // A segment with something queued behind it still has to be closed.
-            let pending =
-                !self.queue.is_empty() && segment.base_offset >= self.marks.written().base_offset;
-            if segment.size_bytes == 0 || pending || !visible || !(expired || below_start) {
+            if segment.size_bytes == 0 || !visible || !(expired || below_start) {
                 break;
             }
             removed += segment.size_bytes;

@@ -101,6 +101,10 @@ impl<I: Io> Shard<I> {
         if key == METADATA {
             self.give_up_publications(&why);
         }
+        // A part may have been written before the room ended.
+        self.unsynced.insert(key);
+        self.advanced.insert(key);
+        self.sync_due.insert(key);
         self.count_faults();
     }
 
@@ -119,7 +123,8 @@ impl<I: Io> Shard<I> {
 
     /// Takes a partition offline: nobody waits for it any longer.
     pub(super) fn fail_partition(&mut self, key: PartitionKey, error: &io::Error) {
-        let Some(partition) = self.state.partitions.get_mut(&key) else {
+        let partition = self.state.partitions.get_mut(&key);
+        let Some(partition) = partition.filter(|p| p.log.poisoned().is_none()) else {
             return;
         };
         error!(topic = %partition.topic.name, partition = key.partition, %error,

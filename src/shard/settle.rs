@@ -24,6 +24,7 @@ use bytes::BytesMut;
 use std::io;
 use std::ops::Bound;
 use std::time::Duration;
+use tracing::warn;
 
 /// Answers up to this size are copied instead of sent with sendfile: below it two more system
 /// calls cost more than the copy.
@@ -36,6 +37,9 @@ const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// write back a flood at once.
 const UNSYNCED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// A sync that takes longer is told.
+const SLOW_SYNC: Duration = Duration::from_secs(10);
+
 /// Rounds under way at once: each holds its files open.
 pub(super) const SYNCING_MAX: usize = 256;
 
@@ -45,6 +49,8 @@ pub struct Syncing {
     /// Number of the round; every file's completion carries it.
     round: u64,
     since: Mono,
+    /// The log has said that it takes long.
+    told: bool,
     /// Names of the files, for the error.
     files: Vec<String>,
     files_missing: usize,
@@ -105,6 +111,7 @@ impl<I: Io> Shard<I> {
         if flush_due {
             self.flush_at = now + FLUSH_CHECK_INTERVAL;
             self.count_unsynced();
+            self.tell_slow_syncs();
             let due = self.unsynced.iter().filter(|key| self.is_flush_due(**key));
             let due: Vec<_> = due.copied().collect();
             self.sync_due.extend(due);
@@ -140,6 +147,24 @@ impl<I: Io> Shard<I> {
         let age = self.state.now.mono.since(oldest);
         self.settings.stats.unsynced_bytes.set(bytes);
         self.settings.stats.unsynced_ms.set(age.as_millis() as u64);
+    }
+
+    fn tell_slow_syncs(&mut self) {
+        let now = self.state.now.mono;
+        for (key, syncing) in &mut self.syncing {
+            if !syncing.told && now.since(syncing.since) >= SLOW_SYNC {
+                syncing.told = true;
+                let topic = self.state.partitions.get(key).map(|p| &p.topic.name);
+                let files = syncing.files.join(", ");
+                warn!(
+                    topic,
+                    partition = key.partition,
+                    files,
+                    seconds = SLOW_SYNC.as_secs(),
+                    "the disk is slow: a sync has not ended for long"
+                );
+            }
+        }
     }
 
     /// The next partition in turn, so that none is passed over for ever.
@@ -182,6 +207,7 @@ impl<I: Io> Shard<I> {
         let mut syncing = Syncing {
             round,
             since: self.state.now.mono,
+            told: false,
             files: Vec::new(),
             files_missing: 0,
             offset_end: plan.offset_end,
