@@ -16,14 +16,10 @@ pub enum Mark {
     LogStartedAnew,
     /// Recovery believed a clean stop.
     CleanStopBelieved,
-    /// Recovery found a log not as its clean stop had left it.
-    CleanStopDoubted,
     /// Recovery read only heads below a recovery point within a segment.
     HeadsBelowRecoveryPoint,
     /// Recovery built the indexes of a closed segment anew.
     IndexRebuilt,
-    /// Recovery removed a file derived from a segment that is gone.
-    OrphanRemoved,
     /// Recovery removed a damaged producer snapshot.
     SnapshotDamaged,
     /// Recovery rebuilt the leader epochs.
@@ -86,15 +82,13 @@ pub enum Mark {
 
 impl Mark {
     /// All of them, in order.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 35] = [
         Self::TailCut,
         Self::SegmentNeverDurable,
         Self::LogStartedAnew,
         Self::CleanStopBelieved,
-        Self::CleanStopDoubted,
         Self::HeadsBelowRecoveryPoint,
         Self::IndexRebuilt,
-        Self::OrphanRemoved,
         Self::SnapshotDamaged,
         Self::EpochsRebuilt,
         Self::SegmentsBelowStart,

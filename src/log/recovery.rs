@@ -281,7 +281,6 @@ impl<'a> Recovery<'a> {
         }
         for (offset, name) in derived {
             if self.bases.binary_search(&offset).is_err() {
-                marks::hit(Mark::OrphanRemoved);
                 self.dir.remove(&name)?;
                 self.files.remove(&name);
                 self.report
@@ -390,7 +389,6 @@ impl<'a> Recovery<'a> {
         let active = load_active(self.dir, base_offset, &self.files, self.config, now_ms)?
             .filter(|segment| segment.offset_end == end || planted::is(Bug::IndexTrusted));
         if active.is_none() {
-            marks::hit(Mark::CleanStopDoubted);
             self.report.repairs.push(format!(
                 "the stop was clean, but segment {base_offset} is not as it was left"
             ));

@@ -201,6 +201,11 @@ impl Checker {
         self.histories.retain(|key, _| key.topic != topic);
     }
 
+    /// True if the deletion of a topic was asked for.
+    pub fn is_deleted(&self, topic: TopicId) -> bool {
+        self.deleted.contains(&topic)
+    }
+
     /// The deletion of a topic was acknowledged.
     pub fn on_topic_gone(&mut self, topic: TopicId) {
         self.gone.insert(topic);

@@ -15,9 +15,6 @@ use std::io;
 /// What a device writes as a whole.
 const SECTOR_BYTES: usize = 512;
 
-/// Removed files whose blocks are used again.
-const STALE_FILES_MAX: usize = 8;
-
 /// What a sector of a new block holds if the power went before it was written, but not before the
 /// file's size was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +24,7 @@ pub enum Unwritten {
     Missing,
     /// Zeros.
     Zeros,
-    /// What a removed file had at the same place.
+    /// What a removed file of the same directory had at the same place.
     Stale,
     /// Anything.
     Garbage,
@@ -90,6 +87,8 @@ enum NameChange {
 
 #[derive(Debug, Default)]
 struct Inode {
+    /// Where it was created.
+    directory: usize,
     contents: Vec<u8>,
     durable: Vec<u8>,
     /// What happened since, with a number of its own each.
@@ -155,31 +154,29 @@ impl Disk {
         }
         let removed = self.removed();
         for inode in &mut self.inodes {
-            let stale = match removed.is_empty() {
-                true => Vec::new(),
-                false => removed[prng.below(removed.len() as u64) as usize].clone(),
-            };
-            inode.lose(prng, &self.faults, &stale);
+            let files = removed.get(&inode.directory);
+            let stale = files.map(|files| &files[prng.below(files.len() as u64) as usize]);
+            let stale = stale.map_or(&[][..], Vec::as_slice);
+            inode.lose(prng, &self.faults, stale);
         }
     }
 
-    /// Contents of files that have no name any more, the longest ones: freed blocks, which new
-    /// files may get.
-    fn removed(&self) -> Vec<Vec<u8>> {
+    /// By directory, what files held that have no name any more: their blocks may be used again.
+    /// No file system that is worth its name shows the blocks of other directories' files.
+    fn removed(&self) -> BTreeMap<usize, Vec<Vec<u8>>> {
+        let mut removed: BTreeMap<_, Vec<_>> = BTreeMap::new();
         if self.faults.unwritten != Unwritten::Stale {
-            return Vec::new();
+            return removed;
         }
-        let names = self
-            .directories
-            .iter()
-            .flat_map(|names| names.live.values());
-        let live: BTreeSet<_> = names.collect();
-        let files = self.inodes.iter().enumerate();
-        let removed = files.filter(|(at, inode)| !live.contains(at) && !inode.contents.is_empty());
-        let mut removed: Vec<_> = removed.map(|(_, inode)| &inode.contents).collect();
-        removed.sort_by_key(|contents| std::cmp::Reverse(contents.len()));
-        removed.truncate(STALE_FILES_MAX);
-        removed.into_iter().cloned().collect()
+        let names = self.directories.iter();
+        let live: BTreeSet<_> = names.flat_map(|names| names.live.values()).collect();
+        for (at, inode) in self.inodes.iter().enumerate() {
+            if !live.contains(&at) && inode.contents.len() >= SECTOR_BYTES {
+                let files = removed.entry(inode.directory).or_default();
+                files.push(inode.contents.clone());
+            }
+        }
+        removed
     }
 
     /// A bit of a file changes by itself, on the disk and in the page cache.
@@ -299,7 +296,10 @@ impl Disk {
         if self.directories[directory].live.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.inodes.push(Inode::default());
+        self.inodes.push(Inode {
+            directory,
+            ..Inode::default()
+        });
         self.directories[directory].link(name, self.inodes.len() - 1);
         Ok(())
     }
@@ -410,6 +410,7 @@ impl Disk {
     ) -> io::Result<()> {
         self.grow(prng)?;
         self.inodes.push(Inode {
+            directory,
             contents: contents.to_vec(),
             durable: contents.to_vec(),
             ..Inode::default()

@@ -79,6 +79,7 @@ impl Plan {
                 topic: if solid { SOLID } else { MIXED }.to_owned(),
                 acks,
                 idempotent,
+                roams: !idempotent && prng.percent(40),
                 pause_ms: 1 + prng.below(40),
             });
         }
@@ -120,11 +121,13 @@ impl Plan {
 fn members(prng: &mut Prng) -> Vec<member::Plan> {
     let (count, with_static, with_cooperative) =
         (prng.below(4), prng.percent(40), prng.percent(50));
+    let rebalance_timeout_ms = 100 + prng.below(600) as i32;
     let member = |number| member::Plan {
         number,
         topic: SOLID.to_owned(),
         is_static: with_static && prng.percent(60),
         cooperative: with_cooperative && prng.percent(70),
+        rebalance_timeout_ms,
         with_static,
     };
     (0..count as u32).map(member).collect()

@@ -12,6 +12,7 @@
 
 use super::disk::Disk;
 use crate::base::Offset;
+use crate::base::limits::BATCH_HEADER_BYTES;
 use crate::base::prng::Prng;
 use crate::batch::Header;
 use bytes::Bytes;
@@ -67,7 +68,12 @@ pub fn pick(prng: &mut Prng, disk: &Disk, dir_name: &str) -> Option<Flip> {
     }
     let picked = prng.below(batches.len().max(1) as u64) as usize;
     let (bytes, offsets) = batches.get(picked)?.clone();
-    let checked = (bytes.len() - CHECKED_FROM) as u64;
+    // A wrong head is another matter than wrong records.
+    let end = match prng.percent(50) {
+        true => BATCH_HEADER_BYTES,
+        false => bytes.len(),
+    };
+    let checked = (end - CHECKED_FROM) as u64;
     Some(Flip {
         inode,
         position: bytes.start + CHECKED_FROM + prng.below(checked) as usize,

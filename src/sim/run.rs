@@ -28,6 +28,9 @@ const QUIET_MS_MAX: i64 = 60_000;
 /// Longest that the disk is full.
 const FULL_MS_MAX: u64 = 1_500;
 
+/// Longest that connections may take to drain at a stop.
+const DRAIN_PATIENCE_MS_MAX: u64 = 500;
+
 /// Steps of a run; more is a loop without progress.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -271,9 +274,7 @@ impl Simulation {
 
     /// A clean stop and a start.
     fn restart(&mut self) {
-        if let Some(broker) = &mut self.broker {
-            broker.stop();
-        }
+        self.stop_broker();
         self.run_until("clean stop", |s| s.broker.is_none());
         self.run_until("start", |s| s.phase() == Some(Phase::Serving));
     }
@@ -482,6 +483,12 @@ impl Simulation {
 
     /// Something breaks.
     fn strike(&mut self) {
+        if self.plan.clock_jumps && self.prng.percent(30) {
+            return self.world.borrow_mut().set_clock();
+        }
+        if self.plan.full_disk && self.prng.percent(40) {
+            return self.fill_disk();
+        }
         match self.prng.below(10) {
             0..6 => match self.prng.percent(60) {
                 true => self.arm(60),
@@ -491,22 +498,28 @@ impl Simulation {
                 }
             },
             6..8 => {
-                self.note(format_args!("the broker is ordered to stop"));
-                if let Some(broker) = &mut self.broker {
-                    broker.stop();
-                }
+                self.stop_broker();
                 if self.prng.percent(30) {
                     self.arm(60);
                 }
             }
-            8 if self.plan.clock_jumps => self.world.borrow_mut().set_clock(),
-            9 if self.plan.full_disk => {
-                self.note(format_args!("the disk is full"));
-                self.world.borrow_mut().disk.full = true;
-                let full_ms = self.prng.below(FULL_MS_MAX) as i64;
-                self.room_at = Some(self.now().plus_ms(full_ms));
-            }
             _ => self.world.borrow_mut().reset_one(),
+        }
+    }
+
+    /// The disk is full for a while.
+    fn fill_disk(&mut self) {
+        self.note(format_args!("the disk is full"));
+        let full_ms = self.prng.below(FULL_MS_MAX) as i64;
+        self.room_at = Some(self.now().plus_ms(full_ms));
+        self.world.borrow_mut().disk.full = true;
+    }
+
+    fn stop_broker(&mut self) {
+        self.note(format_args!("the broker is ordered to stop"));
+        let patience_ms = self.prng.below(DRAIN_PATIENCE_MS_MAX) as i64;
+        if let Some(broker) = &mut self.broker {
+            broker.stop(patience_ms);
         }
     }
 

@@ -145,6 +145,20 @@ fn retention_makes_room_on_a_disk_without_any() {
     );
 }
 
+/// Seed 20 of the simulation: what is queued was taken for stored.
+#[test]
+fn retention_of_a_stalled_log_counts_what_is_stored() {
+    let mut rig = Rig::new(Config {
+        retention_bytes: 0,
+        ..Config::default()
+    });
+    rig.put(1);
+    rig.sync();
+    rig.dir.capacity_bytes = Some(rig.dir.used_bytes());
+    try_put(&mut rig, plain(10, START_MS)).unwrap_err();
+    assert_eq!(rig.retain().segments, 0);
+}
+
 #[test]
 fn a_segment_is_not_removed_while_its_end_is_queued() {
     let mut rig = Rig::new(Config {

@@ -105,7 +105,7 @@ impl Admin {
                 Step::Create {
                     name: format!("passing-{}", self.next_topic % 4),
                     partitions: 1 + self.prng.below(3) as i32,
-                    settings: Vec::new(),
+                    settings: vec![("max.message.bytes".to_owned(), "1048576".to_owned())],
                 }
             }
             3..5 if !kept => Step::Delete { name, id: info.id },
@@ -116,7 +116,7 @@ impl Admin {
             6 if name == "mixed" => {
                 let key = scene.cluster.key(&name, partition);
                 let end = key.map_or(0, |key| scene.checker.high_watermark(key));
-                let offset = match self.prng.percent(10) {
+                let offset = match self.prng.percent(40) {
                     true => -1,
                     false => self.prng.below(end as u64 + 1) as i64,
                 };

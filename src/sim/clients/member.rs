@@ -33,7 +33,8 @@ use std::collections::BTreeMap;
 const GROUP: &str = "group";
 
 const SESSION_TIMEOUT_MS: i32 = 400;
-const REBALANCE_TIMEOUT_MS: i32 = 600;
+/// Longest that a member has to wait for the others.
+const ROUND_MS_MAX: i64 = 6_000;
 const HEARTBEAT_MS: i64 = 60;
 const RECONNECT_MS: i64 = 50;
 
@@ -61,6 +62,8 @@ pub struct Plan {
     pub is_static: bool,
     /// It owns partitions through a rebalance.
     pub cooperative: bool,
+    /// How long its group waits for a member that does not join.
+    pub rebalance_timeout_ms: i32,
     /// Some member of the group is static: leaders must see the names.
     pub with_static: bool,
 }
@@ -288,7 +291,7 @@ impl Member {
         let request = JoinGroupRequest {
             group_id: GROUP.to_owned(),
             session_timeout_ms: SESSION_TIMEOUT_MS,
-            rebalance_timeout_ms: REBALANCE_TIMEOUT_MS,
+            rebalance_timeout_ms: self.plan.rebalance_timeout_ms,
             member_id: self.member_id.clone(),
             group_instance_id: self.instance_id.clone(),
             protocol_type: "consumer".to_owned(),
@@ -305,7 +308,7 @@ impl Member {
             1
         };
         let version = self.version(first, STATIC_JOIN_FROM, 9);
-        let wait_ms = 10 * i64::from(REBALANCE_TIMEOUT_MS);
+        let wait_ms = ROUND_MS_MAX;
         self.link.ask(scene, version, &request, wait_ms);
     }
 
@@ -339,7 +342,7 @@ impl Member {
         };
         self.asked = Some(Asked::Sync);
         let version = self.version(0, STATIC_FROM, 5);
-        let wait_ms = 10 * i64::from(REBALANCE_TIMEOUT_MS);
+        let wait_ms = ROUND_MS_MAX;
         self.link.ask(scene, version, &request, wait_ms);
     }
 
