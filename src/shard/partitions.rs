@@ -6,6 +6,7 @@ use super::{Life, Shard};
 use crate::api::controller::{Controller, METADATA, Publication};
 use crate::api::groups::Coordinator;
 use crate::base::PartitionKey;
+use crate::base::marks::{self, Mark};
 use crate::base::placement::CONTROLLER;
 use crate::catalog::settings::TopicSettings;
 use crate::catalog::{Image, METADATA_TOPIC, OFFSETS_TOPIC, Topic, topic_settings};
@@ -58,6 +59,7 @@ impl<I: Io> Shard<I> {
             .collect();
         for name in self.io.list_dirs()? {
             if name.ends_with(DELETED_SUFFIX) {
+                marks::hit(Mark::DeletionFinished);
                 self.doomed.push(name);
             } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
                 warn!(
@@ -85,6 +87,7 @@ impl<I: Io> Shard<I> {
         let changes = image.changes_since(&self.state.image);
         self.state.set_image(image.clone());
         self.drop_deleted(&changes.removed);
+        self.count_faults();
         let deleted: Vec<_> = changes
             .removed
             .iter()
@@ -151,6 +154,7 @@ impl<I: Io> Shard<I> {
                 self.closed_clean = false;
                 error!(topic = topic.name, partition = key.partition, %error,
                     "the partition is offline: its log cannot be opened");
+                self.set_offline(key);
             }
         }
     }
@@ -189,7 +193,10 @@ impl<I: Io> Shard<I> {
         let mut opened = Log::open(dir.as_mut(), config.clone(), opening, report);
         let aside = match &opened {
             Err(OpenError::EarlierTopic) => Some(DELETED_SUFFIX),
-            Err(OpenError::NeverDurable) => Some(STRAY_SUFFIX),
+            Err(OpenError::NeverDurable) => {
+                marks::hit(Mark::StrayDirectory);
+                Some(STRAY_SUFFIX)
+            }
             _ => None,
         };
         if let Some(suffix) = aside {
@@ -234,8 +241,9 @@ impl<I: Io> Shard<I> {
         self.state.queued.remove(&key);
         self.unsynced.remove(&key);
         self.syncing.remove(&key);
+        self.stalled.remove(&key);
         crate::api::groups::unload(&mut self.state, key);
-        self.give_up(key);
+        self.give_up(key, None);
         let Some(partition) = self.state.partitions.remove(&key) else {
             return false;
         };
@@ -281,7 +289,8 @@ impl<I: Io> Shard<I> {
             }
         }
         for (key, error) in failed {
-            self.fail_partition(key, &error);
+            warn!(partition = key.partition, %error, "retention could not be applied");
+            self.on_write_failed(key, &error);
         }
     }
 
@@ -300,6 +309,7 @@ impl<I: Io> Shard<I> {
         if let Err(error) = self.io.sync_all() {
             error!(%error, "the logs cannot be closed cleanly");
             self.closed_clean = false;
+            self.mark_all_failed(&error.to_string());
         }
         self.state.partitions.clear();
         self.life = Life::Closed;

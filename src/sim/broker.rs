@@ -14,9 +14,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-/// How long connections may take to drain at a stop.
-const DRAIN_PATIENCE_MS: i64 = 500;
-
 /// Time from an order to stop to its end; longer is a hang.
 const STOP_MS_MAX: i64 = 5_000;
 
@@ -81,6 +78,7 @@ impl Broker {
             clean,
             seed,
             stats: Arc::default(),
+            space: Arc::default(),
         };
         let post = Post::new(shards);
         let mut seats = Vec::new();
@@ -146,14 +144,14 @@ impl Broker {
         Ok(())
     }
 
-    /// Orders a clean stop.
-    pub fn stop(&mut self) {
+    /// Orders a clean stop; connections may take so long to drain.
+    pub fn stop(&mut self, patience_ms: i64) {
         let now = self.world.borrow().now;
         self.world.borrow_mut().stopping = true;
         self.phase = Phase::Draining;
         self.by = Some(now.plus_ms(STOP_MS_MAX));
         self.order(|| Order::Drain {
-            by: now.plus_ms(DRAIN_PATIENCE_MS),
+            by: now.plus_ms(patience_ms),
         });
     }
 

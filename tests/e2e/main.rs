@@ -6,6 +6,8 @@ mod broker;
 mod clients;
 mod conversation;
 mod cores;
+mod disk;
 mod hostile;
+mod loop_disk;
 mod restart;
 mod steering;

@@ -105,7 +105,7 @@ impl Admin {
                 Step::Create {
                     name: format!("passing-{}", self.next_topic % 4),
                     partitions: 1 + self.prng.below(3) as i32,
-                    settings: Vec::new(),
+                    settings: vec![("max.message.bytes".to_owned(), "1048576".to_owned())],
                 }
             }
             3..5 if !kept => Step::Delete { name, id: info.id },
@@ -116,7 +116,7 @@ impl Admin {
             6 if name == "mixed" => {
                 let key = scene.cluster.key(&name, partition);
                 let end = key.map_or(0, |key| scene.checker.high_watermark(key));
-                let offset = match self.prng.percent(10) {
+                let offset = match self.prng.percent(40) {
                     true => -1,
                     false => self.prng.below(end as u64 + 1) as i64,
                 };
@@ -229,12 +229,12 @@ impl Admin {
                 self.steps.push_front(step);
                 self.rest_until = scene.world.now.plus_ms(100);
             }
-            Some(error) if expected.contains(&error) => self.on_done(step),
+            Some(error) if expected.contains(&error) => self.on_done(scene, step),
             error => scene.checker.fail(format!("{step:?} gave {error:?}")),
         }
     }
 
-    fn on_done(&mut self, step: Step) {
+    fn on_done(&mut self, scene: &mut Scene<'_>, step: Step) {
         match step {
             Step::Create { name, .. } => {
                 // One of the same name may have been there before, with fewer partitions.
@@ -245,6 +245,7 @@ impl Admin {
                 *known = (*known).max(partitions);
             }
             Step::Delete { id, .. } => {
+                scene.checker.on_topic_gone(id);
                 self.deleted.insert(id);
             }
             Step::Describe | Step::DeleteRecords { .. } => {}

@@ -7,6 +7,7 @@ use crate::base::Mono;
 use crate::sim::network::End;
 use crate::sim::world::World;
 use crate::wire::frame::{decode_response_header, encode_request, split_frame};
+use crate::wire::messages::api_versions::ApiVersionsRequest;
 use crate::wire::{Message, Reader, Request};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -16,6 +17,9 @@ const ANSWER_MS: i64 = 2_000;
 
 /// Time between two attempts to connect.
 const RETRY_MS: i64 = 20;
+
+/// Of 100 requests so many follow another one at once, which the link asks aside.
+const ASIDE_PERCENT: u64 = 5;
 
 /// Largest response accepted.
 const FRAME_BYTES_MAX: usize = 64 << 20;
@@ -27,6 +31,8 @@ struct Asked {
     key: i16,
     version: i16,
     by: Mono,
+    /// Asked by the link itself.
+    aside: bool,
 }
 
 /// What has happened on a link.
@@ -101,7 +107,7 @@ impl Link {
 
     /// Number of requests that wait for their answer.
     pub fn waiting(&self) -> usize {
-        self.asked.len()
+        self.asked.iter().filter(|asked| !asked.aside).count()
     }
 
     /// True if the broker has not been restarted since this was dialled.
@@ -131,13 +137,29 @@ impl Link {
         request: &R,
         wait_ms: i64,
     ) {
-        let by = scene.world.now.plus_ms(wait_ms + ANSWER_MS);
+        if scene.world.prng.percent(ASIDE_PERCENT) {
+            self.ask_one(scene, 0, &ApiVersionsRequest::default(), 0, true);
+        }
+        self.ask_one(scene, version, request, wait_ms, false);
+    }
+
+    fn ask_one<R: Request>(
+        &mut self,
+        scene: &mut Scene<'_>,
+        version: i16,
+        request: &R,
+        wait_ms: i64,
+        aside: bool,
+    ) {
+        let slack_ms = self.connection.map_or(0, |id| scene.world.slack_ms(id));
+        let by = scene.world.now.plus_ms(wait_ms + ANSWER_MS + slack_ms);
         let correlation_id = self.send(scene, version, request);
         self.asked.push_back(Asked {
             correlation_id,
             key: R::KEY,
             version,
             by,
+            aside,
         });
     }
 
@@ -148,6 +170,7 @@ impl Link {
 
     fn send<R: Request>(&mut self, scene: &mut Scene<'_>, version: i16, request: &R) -> i32 {
         self.correlation_id += 1;
+        scene.checker.operations += 1;
         let name = Some(self.name.as_str().into());
         let frame = encode_request(self.correlation_id, version, name, request);
         let bytes = frame.bytes.freeze();
@@ -212,24 +235,29 @@ impl Link {
     }
 
     fn next_answer(&mut self, scene: &mut Scene<'_>) -> Option<Heard> {
-        let frame = match split_frame(&mut self.inbox, FRAME_BYTES_MAX) {
-            Ok(frame) => frame?,
-            Err(error) => {
-                let what = format!("{} got a bad frame: {error}", self.name);
-                scene.checker.fail(what);
-                return Some(self.hang_up(scene));
+        loop {
+            let frame = match split_frame(&mut self.inbox, FRAME_BYTES_MAX) {
+                Ok(frame) => frame?,
+                Err(error) => {
+                    let what = format!("{} got a bad frame: {error}", self.name);
+                    scene.checker.fail(what);
+                    return Some(self.hang_up(scene));
+                }
+            };
+            if let Some(heard) = self.match_answer(scene, frame) {
+                return Some(heard);
             }
-        };
-        Some(self.match_answer(scene, frame))
+        }
     }
 
-    fn match_answer(&mut self, scene: &mut Scene<'_>, frame: Bytes) -> Heard {
+    /// What the frame answers; none if that was asked aside.
+    fn match_answer(&mut self, scene: &mut Scene<'_>, frame: Bytes) -> Option<Heard> {
         let length = frame.len();
         let mut reader = Reader::new(frame);
         let Some(asked) = self.asked.pop_front() else {
             let what = format!("{} got an answer to nothing", self.name);
             scene.checker.fail(what);
-            return self.hang_up(scene);
+            return Some(self.hang_up(scene));
         };
         let got = decode_response_header(&mut reader, asked.key, asked.version);
         if got != Ok(asked.correlation_id) {
@@ -240,10 +268,11 @@ impl Link {
         scene.world.note(format_args!(
             "{name} gets its answer, api {key}, {length} bytes"
         ));
-        Heard::Answer(Answer {
+        let answer = Answer {
             version: asked.version,
             reader,
-        })
+        };
+        (!asked.aside).then_some(Heard::Answer(answer))
     }
 
     /// True if [`Link::hear`] would tell something.

@@ -8,6 +8,7 @@ use crate::base::prng::Prng;
 use crate::base::{ErrorCode, Few, Mono, PartitionKey, TopicId};
 use crate::batch::Codec;
 use crate::sim::checker::Sent;
+use crate::sim::plan::SOLID;
 use crate::sim::records::{self, RecordId};
 use crate::sim::world::World;
 use crate::wire::messages::init_producer_id::InitProducerIdRequest;
@@ -37,8 +38,8 @@ pub struct Plan {
     pub acks: i16,
     /// It asks for a producer id and numbers its batches.
     pub idempotent: bool,
-    /// It numbers nothing but sends again all the same: a broker without deduplication.
-    pub unnumbered: bool,
+    /// It sends to any topic but the solid one, also to those that are deleted.
+    pub roams: bool,
     /// Mean time between two requests.
     pub pause_ms: u64,
 }
@@ -165,6 +166,8 @@ impl Producer {
                 true
             }
             ErrorCode::KafkaStorageError if scene.world.faults.disk_may_fail => false,
+            // Whatever is wrong with a topic that is deleted under the request.
+            _ if scene.checker.is_deleted(part.key.topic) => false,
             error => {
                 let (name, key) = (self.link.name(), part.key);
                 let what = format!("{name} got {error:?} for {:?} in {key:?}", part.ids);
@@ -204,10 +207,19 @@ impl Producer {
     }
 
     fn create(&mut self, scene: &mut Scene<'_>) {
-        let Some(topic) = scene.cluster.topics.get(&self.plan.topic).copied() else {
+        let topics = scene.cluster.topics.iter();
+        let topics = topics.filter(|(name, _)| match self.plan.roams {
+            true => *name != SOLID,
+            false => **name == self.plan.topic,
+        });
+        let topics: Vec<_> = topics.map(|(_, topic)| *topic).collect();
+        let pick = self.prng.below(topics.len().max(1) as u64) as usize;
+        let Some(topic) = topics.get(pick).copied() else {
             return;
         };
         let version = match self.prng.below(3) {
+            // A topic of the same name may be another one by then.
+            _ if self.plan.roams => TOPIC_ID_FROM,
             0 => TOPIC_ID_FROM,
             1 => 7 + self.prng.below(6) as i16,
             _ => 3 + self.prng.below(11) as i16,
@@ -265,8 +277,7 @@ impl Producer {
         for id in &ids {
             scene.checker.on_sent(*id, sent);
         }
-        let numbered = self.producer_id.filter(|_| !self.plan.unnumbered);
-        let numbers = numbered.map(|producer_id| {
+        let numbers = self.producer_id.map(|producer_id| {
             let next = self.sequences.entry(key).or_insert(0);
             let sequence = *next;
             *next += count as i32;
