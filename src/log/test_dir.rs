@@ -22,6 +22,8 @@ pub struct TestDir {
     cut_at: Option<u64>,
     /// The next operation of this kind on a file whose name ends so fails.
     fault: Option<(&'static str, String)>,
+    /// No file whose name ends so can be opened.
+    pub forbidden: Option<&'static str>,
     /// Reads so far, with their bytes.
     pub reads: (u64, u64),
     /// From this position of any file on, pages are not cached.
@@ -142,6 +144,10 @@ impl TestDir {
     }
 
     fn inode(&mut self, name: &str) -> io::Result<&mut Inode> {
+        if self.forbidden.is_some_and(|suffix| name.ends_with(suffix)) {
+            let why = format!("open {name}: permission denied");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
         match self.names.get(name) {
             Some(inode) => Ok(&mut self.inodes[*inode]),
             None => Err(io::ErrorKind::NotFound.into()),
