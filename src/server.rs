@@ -3,7 +3,7 @@
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
 use crate::admin::{self, Admin, Observed};
-use crate::base::{ShardId, ShardStats};
+use crate::base::{DiskSpace, ShardId, ShardStats};
 use crate::config::{Config, IoBackend};
 use crate::data_dir::OwnedDir;
 use crate::io::backend::{Backend, Choice};
@@ -70,6 +70,7 @@ pub struct Server {
     reports: Receiver<Report>,
     sender: Sender<Report>,
     stats: Vec<Arc<ShardStats>>,
+    space: Arc<DiskSpace>,
     /// Ends when this is dropped.
     admin: Option<Admin>,
 }
@@ -133,6 +134,7 @@ impl Server {
             sender,
             dir,
             stats: cpus.iter().map(|_| Arc::default()).collect(),
+            space: Arc::default(),
             admin: None,
         };
         let mut wakers = Vec::new();
@@ -240,6 +242,7 @@ impl Server {
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
             stats: self.stats[usize::from(shard.0)].clone(),
+            space: self.space.clone(),
         }
     }
 
@@ -263,6 +266,7 @@ impl Server {
     fn observe(&self, listener: TcpListener) -> io::Result<Admin> {
         let observed = Observed {
             shards: self.stats.clone(),
+            space: self.space.clone(),
             backend: match self.backend {
                 Backend::Uring => "io_uring",
                 Backend::Posix { .. } => "posix",

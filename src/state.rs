@@ -2,14 +2,14 @@
 //! No IO but through [`Dir`], no generics, no knowledge of connections or threads: a whole Kafka
 //! conversation can be tested on it.
 
-use crate::api::controller::Controller;
+use crate::api::controller::{Controller, METADATA};
 use crate::api::groups::Coordinator;
 use crate::api::job::{After, Answer, Return};
 use crate::base::dir::Dir;
 use crate::base::placement::shard_of_partition;
 use crate::base::prng::Prng;
 use crate::base::time::{Mono, Now};
-use crate::base::{Epoch, ErrorCode, Offset, PartitionKey, ShardId, TopicId};
+use crate::base::{Epoch, ErrorCode, Offset, PartitionKey, Room, ShardId, TopicId};
 use crate::batch::{self, Codec, Record, TimestampType};
 use crate::catalog::settings::{BrokerSettings, CompressionType, TopicSettings};
 use crate::catalog::{Image, Topic, broker_settings};
@@ -90,6 +90,11 @@ pub struct ShardState {
     pub queued: BTreeSet<PartitionKey>,
     /// Partitions whose disk has refused a change; the shell takes them offline.
     pub broken: Vec<(PartitionKey, io::Error)>,
+    /// Partitions of any shard that cannot be served: their disk has failed, or their log cannot be
+    /// opened.
+    pub offline: BTreeSet<PartitionKey>,
+    /// What producers may still append.
+    pub room: Room,
     /// Answers to be delivered.
     pub outbox: Vec<Outgoing>,
     /// All randomness.
@@ -119,6 +124,8 @@ impl ShardState {
             controller: None,
             queued: BTreeSet::new(),
             broken: Vec::new(),
+            offline: BTreeSet::new(),
+            room: Room::default(),
             outbox: Vec::new(),
             prng: Prng::new(seed ^ u64::from(shard.0)),
         }
@@ -127,6 +134,8 @@ impl ShardState {
     /// Works with this image from now on.
     pub fn set_image(&mut self, image: Arc<Image>) {
         self.broker = broker_settings(&image);
+        self.offline
+            .retain(|key| image.topic_by_id(key.topic).is_some() || *key == METADATA);
         self.image = image;
     }
 
@@ -152,6 +161,11 @@ impl ShardState {
     /// The id of the broker that leads a partition for clients.
     pub fn leader(&self, partition: PartitionKey) -> i32 {
         self.node_of(self.owner(partition))
+    }
+
+    /// The id of the broker that leads a partition for clients, unless it is offline.
+    pub fn live_leader(&self, partition: PartitionKey) -> Option<i32> {
+        (!self.offline.contains(&partition)).then(|| self.leader(partition))
     }
 
     /// The shards that answer for the broker of this connection where every broker of a cluster

@@ -1,16 +1,21 @@
-//! The simulation: fixed seeds and a random one, planted bugs that it must find, and the seeds that
-//! have found something before. `scripts/sim` drives the ignored tests.
+//! The simulation: fixed seeds, which must take every marked branch, random ones for a while, and
+//! the seeds that have found something before. `scripts/sim` drives the ignored tests; what the
+//! simulation finds at all, `tests/planted.rs` shows.
 
-use forebay::sim::disk::DiskBugs;
+use forebay::base::marks::{self, Mark};
 use forebay::sim::run::{Options, Report, run};
-use forebay::sim::world::Bugs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Lines of the trace shown with a failure.
 const LINES: usize = 60;
 
-/// Seeds within which a planted bug must be found.
-const SEEDS_TO_FIND_A_BUG: u64 = 40;
+/// How long random seeds are tried.
+const RANDOM_SECONDS: u64 = 15;
+
+/// Time between two lines about progress.
+const TOLD_SECONDS: u64 = 20;
 
 fn options(seed: u64) -> Options {
     Options {
@@ -37,52 +42,80 @@ fn assert_good(seed: u64) -> Report {
     report
 }
 
-/// What the checker said about a bug, and the seed that showed it.
-fn find(bug: impl Fn(Options) -> Options) -> (u64, String) {
-    for seed in 0..SEEDS_TO_FIND_A_BUG {
-        if let Some(failure) = run(bug(options(seed))).failure {
-            eprintln!("found with seed {seed}: {failure}");
-            return (seed, failure);
-        }
-    }
-    panic!("{SEEDS_TO_FIND_A_BUG} seeds do not show the planted bug");
+/// What many runs have done.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    operations: u64,
+    starts: u64,
+    acked: u64,
+    read: u64,
+    generations: u64,
+    commits: u64,
+    marks: marks::Counts,
 }
 
-fn with_disk_bugs(bugs: DiskBugs) -> impl Fn(Options) -> Options {
-    move |options| Options {
-        bugs: Bugs {
-            disk: bugs,
-            ..Bugs::default()
-        },
-        ..options
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.operations += report.operations;
+        self.starts += report.runs;
+        self.acked += report.acked;
+        self.read += report.read;
+        self.generations += report.generations;
+        self.commits += report.commits;
+        for (mark, count) in marks::take() {
+            *self.marks.entry(mark).or_default() += count;
+        }
+    }
+
+    fn missed(&self) -> Vec<Mark> {
+        let all = Mark::ALL.into_iter();
+        all.filter(|mark| !self.marks.contains_key(mark)).collect()
+    }
+
+    fn describe(&self) -> String {
+        let Self {
+            seeds,
+            operations,
+            starts,
+            acked,
+            read,
+            generations,
+            commits,
+            ..
+        } = self;
+        format!(
+            "{seeds} seeds: {operations} operations, {starts} starts, {acked} records \
+             acknowledged, {read} read, {generations} generations, {commits} commits; branches \
+             not taken: {:?}",
+            self.missed()
+        )
     }
 }
 
 #[test]
 fn fixed_seeds() {
-    let (mut acked, mut read, mut runs, mut generations, mut commits) = (0, 0, 0, 0, 0);
-    for seed in 0..40 {
-        let report = assert_good(seed);
-        acked += report.acked;
-        read += report.read;
-        runs += report.runs;
-        generations += report.generations;
-        commits += report.commits;
+    marks::take();
+    let mut sum = Sum::default();
+    for seed in 0..60 {
+        sum.add(&assert_good(seed));
     }
+    println!("{}", sum.describe());
     // A workload that does nothing would find nothing.
-    assert!(acked > 100_000, "{acked} records acknowledged");
-    assert!(read > 100_000, "{read} records read");
-    assert!(runs > 120, "{runs} starts of the broker");
-    assert!(generations > 100, "{generations} generations of groups");
-    assert!(commits > 100, "{commits} commits");
+    assert!(sum.operations > 100_000, "{}", sum.describe());
+    assert!(sum.acked > 100_000, "{}", sum.describe());
+    assert!(sum.read > 100_000, "{}", sum.describe());
+    assert!(sum.starts > 180, "{}", sum.describe());
+    assert!(sum.generations > 100, "{}", sum.describe());
+    assert!(sum.commits > 100, "{}", sum.describe());
+    assert_eq!(sum.missed(), [], "branches that no seed takes");
 }
 
 /// Nobody waits for ever, and nothing acknowledged is lost, when writes and syncs fail.
-/// Seed 114: DeleteRecords could not store the new start of the log, and served from it all the
-/// same.
 #[test]
 fn a_failing_disk() {
-    for seed in (0..20).chain([114]) {
+    for seed in 0..20 {
         let report = run(Options {
             failing_disk: true,
             ..options(seed)
@@ -94,11 +127,14 @@ fn a_failing_disk() {
 }
 
 #[test]
-fn a_random_seed() {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let seed = since_epoch.as_nanos() as u64 % 1_000_000_000;
-    println!("SEED={seed}");
-    assert_good(seed);
+fn random_seeds() {
+    let began = Instant::now();
+    let mut seed = seed_of_now();
+    while began.elapsed() < Duration::from_secs(RANDOM_SECONDS) {
+        println!("SEED={seed}");
+        assert_good(seed);
+        seed += 1;
+    }
 }
 
 #[test]
@@ -108,64 +144,6 @@ fn the_same_seed_gives_the_same_trace() {
         assert_eq!(hashes[0], hashes[1], "seed {seed}");
     }
     assert_ne!(assert_good(0).trace.hash(), assert_good(1).trace.hash());
-}
-
-/// Acknowledged without being on stable storage.
-#[test]
-fn finds_a_skipped_sync() {
-    find(|options| Options {
-        bugs: Bugs {
-            sync_skipped: true,
-            ..Bugs::default()
-        },
-        ..options
-    });
-}
-
-/// Acknowledged, and visible, before the sync.
-#[test]
-fn finds_an_early_acknowledgement() {
-    find(|options| Options {
-        acknowledged_early: true,
-        ..options
-    });
-}
-
-/// A process that dies takes along what it has acknowledged.
-#[test]
-fn finds_a_reply_before_the_write() {
-    find(with_disk_bugs(DiskBugs {
-        late_write_ms: Some(5),
-        ..DiskBugs::default()
-    }));
-}
-
-/// What a producer sends again is appended again.
-#[test]
-fn finds_missing_deduplication() {
-    let (_, failure) = find(|options| Options {
-        dedupe_off: true,
-        ..options
-    });
-    assert!(failure.contains(" is at "), "{failure}");
-}
-
-/// A new segment's name is gone after a power cut.
-#[test]
-fn finds_a_skipped_sync_of_a_directory() {
-    find(with_disk_bugs(DiskBugs {
-        sync_dir_skipped: true,
-        ..DiskBugs::default()
-    }));
-}
-
-/// A part of what was acknowledged is not in the file.
-#[test]
-fn finds_an_ignored_short_write() {
-    find(with_disk_bugs(DiskBugs {
-        short_write_one_in: Some(500),
-        ..DiskBugs::default()
-    }));
 }
 
 /// `scripts/sim SEED`: prints the whole trace.
@@ -178,50 +156,77 @@ fn replay() {
         .with_target(false)
         .with_max_level(tracing::Level::TRACE)
         .init();
+    marks::take();
     let report = run(options(seed));
+    let mut sum = Sum::default();
+    sum.add(&report);
+    println!("{}", sum.describe());
     println!(
-        "seed {seed}: trace {:016x}, {} events, {} starts, {} records acknowledged, {} read, \
-         {} generations, {} commits",
+        "seed {seed}: trace {:016x}, {} events",
         report.trace.hash(),
         report.trace.events(),
-        report.runs,
-        report.acked,
-        report.read,
-        report.generations,
-        report.commits
     );
     if let Some(failure) = report.failure {
         panic!("SEED={seed}: {failure}");
     }
 }
 
-/// `scripts/sim --seeds N [--start S]`: runs many and names all that fail.
+/// `scripts/sim --seeds N` and `--minutes N`: runs many on all cores and names all that fail.
 #[test]
 #[ignore = "driven by scripts/sim"]
 fn many() {
-    let count = number("SEEDS").expect("SEEDS is set");
-    let start = number("START").unwrap_or(0);
-    let (began, mut told) = (Instant::now(), Instant::now());
-    let (mut failed, mut acked, mut runs) = (Vec::new(), 0, 0);
-    for seed in start..start + count {
-        let report = run(options(seed));
-        acked += report.acked;
-        runs += report.runs;
-        if let Some(failure) = report.failure {
-            println!("SEED={seed}: {failure}");
-            failed.push(seed);
+    let seeds = number("SEEDS").unwrap_or(u64::MAX);
+    let minutes = number("MINUTES").unwrap_or(u64::MAX / 60);
+    let start = number("START").unwrap_or_else(|| match number("MINUTES") {
+        Some(_) => seed_of_now(),
+        None => 0,
+    });
+    let threads = number("THREADS").map_or_else(default_threads, |threads| threads as usize);
+    let began = Instant::now();
+    let until = Duration::from_secs(60 * minutes);
+    let next = AtomicU64::new(0);
+    let all = Mutex::new((Sum::default(), Vec::new(), began));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while began.elapsed() < until {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= seeds {
+                        break;
+                    }
+                    let report = run(options(start + at));
+                    let (sum, failed, told) = &mut *all.lock().unwrap();
+                    sum.add(&report);
+                    if let Some(failure) = report.failure {
+                        println!("SEED={}: {failure}", start + at);
+                        failed.push(start + at);
+                    }
+                    if told.elapsed() > Duration::from_secs(TOLD_SECONDS) {
+                        *told = Instant::now();
+                        println!("{} seeds, {} operations", sum.seeds, sum.operations);
+                    }
+                }
+            });
         }
-        if told.elapsed() > Duration::from_secs(10) {
-            told = Instant::now();
-            println!("{} of {count} seeds", seed + 1 - start);
-        }
-    }
+    });
+    let (sum, failed, _) = all.into_inner().unwrap();
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{}", sum.describe());
     println!(
-        "{count} seeds from {start} in {:.0} s: {runs} starts, {acked} records acknowledged, \
+        "seeds from {start} on {threads} threads in {seconds:.0} s: {:.0} seeds per minute, \
          failed: {failed:?}",
-        began.elapsed().as_secs_f64()
+        sum.seeds as f64 * 60.0 / seconds
     );
     assert!(failed.is_empty());
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
+fn seed_of_now() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    since_epoch.as_nanos() as u64 % 1_000_000_000_000
 }
 
 fn number(name: &str) -> Option<u64> {

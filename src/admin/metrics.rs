@@ -99,6 +99,16 @@ const METRICS: &[Metric] = &[
         series: &[(None, Count(|s| s.syncs.get()))],
     },
     Metric {
+        name: "forebay_sync_rounds",
+        help: "Rounds of syncs that ended, each of one log",
+        series: &[(None, Count(|s| s.sync_rounds.get()))],
+    },
+    Metric {
+        name: "forebay_sync_seconds",
+        help: "Time that these took together: by rounds, what the disk takes for one",
+        series: &[(None, Seconds(|s| s.sync_ns.get()))],
+    },
+    Metric {
         name: "forebay_acknowledged",
         help: "Answers that waited for the high watermark, such as acks=all; per sync, how well \
                group commit groups",
@@ -108,6 +118,21 @@ const METRICS: &[Metric] = &[
         name: "forebay_unsynced_bytes",
         help: "Bytes written and not synced: what a power cut would lose",
         series: &[(None, Gauge(|s| s.unsynced_bytes.get()))],
+    },
+    Metric {
+        name: "forebay_unsynced_age_ms",
+        help: "Age of the oldest of these bytes: a disk that does not keep up shows here",
+        series: &[(None, Gauge(|s| s.unsynced_ms.get()))],
+    },
+    Metric {
+        name: "forebay_offline_partitions",
+        help: "Partitions that cannot be served: their disk has failed, or their log does not open",
+        series: &[(None, Gauge(|s| s.partitions_offline.get()))],
+    },
+    Metric {
+        name: "forebay_stalled_partitions",
+        help: "Partitions whose logs found no room on the disk",
+        series: &[(None, Gauge(|s| s.partitions_stalled.get()))],
     },
     Metric {
         name: "forebay_connections",
@@ -141,6 +166,7 @@ impl Collector for Scrape {
             self.encode_metric(&mut encoder, metric)?;
         }
         self.encode_requests(&mut encoder)?;
+        self.encode_disk(&mut encoder)?;
         self.encode_process(&mut encoder)
     }
 }
@@ -180,6 +206,32 @@ impl Scrape {
                 let labels = [("shard", shard.to_string()), ("api", api.name.to_owned())];
                 ConstCounter::new(count).encode(encoder.encode_family(&labels)?)?;
             }
+        }
+        Ok(())
+    }
+
+    fn encode_disk(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let space = &self.0.space;
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        for (name, help, value) in [
+            (
+                "forebay_disk_free_bytes",
+                "Room on the disk of the data directory, at the last look",
+                bytes(space.free_bytes()),
+            ),
+            (
+                "forebay_disk_reserve_bytes",
+                "Room that producers may not fill (disk.reserve.bytes)",
+                bytes(space.reserve_bytes()),
+            ),
+            (
+                "forebay_disk_full",
+                "1 while producers are refused because less than the reserve is free",
+                i64::from(space.is_full()),
+            ),
+        ] {
+            let one = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(one)?;
         }
         Ok(())
     }
@@ -232,10 +284,12 @@ fn resident_bytes() -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::Space;
 
     fn observed(shards: usize) -> Arc<Observed> {
         Arc::new(Observed {
             shards: (0..shards).map(|_| Arc::default()).collect(),
+            space: Arc::default(),
             backend: "io_uring",
         })
     }
@@ -248,6 +302,12 @@ mod tests {
         observed.shards[0].bytes_sent_sendfile.add(9);
         observed.shards[0].unsynced_bytes.set(11);
         observed.shards[1].on_request(3);
+        let (free_bytes, total_bytes) = (40, 2000);
+        let space = Space {
+            free_bytes,
+            total_bytes,
+        };
+        observed.space.update(space, -1);
         let text = text(&observed);
         for metric in METRICS {
             let lines = text.lines().filter(|line| {
@@ -263,6 +323,9 @@ mod tests {
             "forebay_unsynced_bytes{shard=\"0\"} 11",
             "forebay_requests_total{shard=\"1\",api=\"Metadata\"} 1",
             "forebay_requests_total{shard=\"0\",api=\"Metadata\"} 0",
+            "forebay_disk_free_bytes 40",
+            "forebay_disk_reserve_bytes 100",
+            "forebay_disk_full 1",
             "# TYPE forebay_unsynced_bytes gauge",
             "# TYPE forebay_syncs counter",
         ] {

@@ -6,7 +6,7 @@
 
 mod metrics;
 
-use crate::base::ShardStats;
+use crate::base::{DiskSpace, ShardStats};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -37,6 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Observed {
     /// The counters of every shard, in their order.
     pub shards: Vec<Arc<ShardStats>>,
+    /// How full the disk is.
+    pub space: Arc<DiskSpace>,
     /// The io back end's name.
     pub backend: &'static str,
 }
@@ -200,6 +202,7 @@ mod tests {
         let site = Site {
             observed: Arc::new(Observed {
                 shards: vec![Arc::default(), Arc::default()],
+                space: Arc::default(),
                 backend: "posix",
             }),
             turned: Mutex::default(),

@@ -3,6 +3,8 @@
 //! every shard works with the image that holds what it says.
 
 use super::job::{After, Answer, CatalogAnswer, CatalogJob, Return};
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Offset, PartitionKey};
 use crate::catalog::{Catalog, Identity, Image, METADATA_TOPIC_ID};
 use crate::log::Origin;
@@ -75,6 +77,10 @@ impl Controller {
 
     /// The newest image whose records end at or before `offset`, if there is a new one.
     pub fn take_durable(&mut self, offset: Offset) -> Option<Publication> {
+        let offset = match planted::is(Bug::CatalogBeforeStored) {
+            true => Offset::MAX,
+            false => offset,
+        };
         let durable = self
             .undurable
             .iter()
@@ -152,7 +158,10 @@ fn append(state: &mut ShardState, records: &[Bytes]) -> Result<After, ()> {
                 METADATA,
                 partition.log.log_end_offset(),
             )),
-            false => Ok(After::Published(controller.version)),
+            false => {
+                marks::hit(Mark::ImageWaited);
+                Ok(After::Published(controller.version))
+            }
         };
     }
     let values: Vec<_> = records

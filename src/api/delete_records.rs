@@ -3,6 +3,7 @@
 
 use super::job::{Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
+use crate::base::dir::is_disk_full;
 use crate::base::{ErrorCode, PartitionKey};
 use crate::log::ReadError;
 use crate::state::{Partition, ShardState};
@@ -90,7 +91,9 @@ pub fn perform(
         },
         Err(error) => {
             let code = error.code();
-            if let ReadError::Io(error) = error {
+            if let ReadError::Io(error) = error
+                && !is_disk_full(&error)
+            {
                 state.broken.push((key, error));
             }
             refused(request.partition_index, code)

@@ -1,9 +1,12 @@
-//! DescribeLogDirs (key 35), versions 1-5: sizes of partitions, and of the data directory's file
-//! system from version 4 (KIP-827).
+//! DescribeLogDirs (key 35), versions 1-5: sizes of the partitions in service, and
+//! from version 4 of the disk (KIP-827).
+//!
+//! Kafka tells a failed disk as a log directory with `KAFKA_STORAGE_ERROR` and nothing in it. Here
+//! partitions fail one by one, so the directory of each offline one is told in the same way.
 
 use super::job::{Answer, Job, Return};
 use super::{Begun, Facts, Flow, unexpected};
-use crate::base::PartitionKey;
+use crate::base::{ErrorCode, PartitionKey};
 use crate::state::ShardState;
 use crate::wire::messages::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
@@ -47,12 +50,7 @@ impl Gathering {
             let Some(topic) = state.image.topic_by_id(key.topic) else {
                 continue;
             };
-            let asked = self.request.topics.as_ref().is_none_or(|topics| {
-                topics.iter().any(|asked| {
-                    asked.topic == topic.name && asked.partitions.contains(&key.partition)
-                })
-            });
-            if asked {
+            if self.is_asked(&topic.name, key.partition) {
                 topics
                     .entry(topic.name.clone())
                     .or_default()
@@ -66,15 +64,45 @@ impl Gathering {
         let topics = topics
             .into_iter()
             .map(|(name, partitions)| DescribeLogDirsTopic { name, partitions });
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let result = DescribeLogDirsResult {
             log_dir: state.data_dir.clone(),
             topics: topics.collect(),
+            total_bytes: bytes(state.room.space.total_bytes()),
+            usable_bytes: bytes(state.room.space.free_bytes()),
             ..DescribeLogDirsResult::default()
         };
+        let mut results = vec![result];
+        results.extend(self.offline(state));
         facts.reply(&DescribeLogDirsResponse {
-            results: vec![result],
+            results,
             ..DescribeLogDirsResponse::default()
         })
+    }
+
+    fn is_asked(&self, topic: &str, partition: i32) -> bool {
+        self.request.topics.as_ref().is_none_or(|topics| {
+            let mut topics = topics.iter();
+            topics.any(|asked| asked.topic == topic && asked.partitions.contains(&partition))
+        })
+    }
+
+    /// The directories of the offline partitions that were asked for.
+    fn offline(&self, state: &ShardState) -> impl Iterator<Item = DescribeLogDirsResult> {
+        let asked = |key: &&PartitionKey| {
+            let topic = state.image.topic_by_id(key.topic);
+            topic.is_some_and(|topic| self.is_asked(&topic.name, key.partition))
+        };
+        let failed = |key: &PartitionKey| {
+            let topic = state.image.topic_by_id(key.topic);
+            let name = topic.map_or("", |topic| topic.name.as_str());
+            DescribeLogDirsResult {
+                error_code: ErrorCode::KafkaStorageError,
+                log_dir: format!("{}/{name}-{}", state.data_dir, key.partition),
+                ..DescribeLogDirsResult::default()
+            }
+        };
+        state.offline.iter().filter(asked).map(failed)
     }
 }
 
@@ -83,6 +111,7 @@ pub fn perform(state: &mut ShardState, to: Return) {
     let sizes = state
         .partitions
         .iter()
+        .filter(|(key, _)| !state.offline.contains(key))
         .map(|(key, p)| (*key, p.log.size_bytes()))
         .collect();
     state.answer(to, Answer::LogDirs(sizes));

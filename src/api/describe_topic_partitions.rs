@@ -91,16 +91,25 @@ fn known(
 ) -> DescribeTopicPartitionsResponseTopic {
     let partition = |partition| {
         let topic = topic.id;
-        let leader_id = state.leader(PartitionKey { topic, partition });
-        DescribeTopicPartitionsResponsePartition {
+        let key = PartitionKey { topic, partition };
+        let (replicas, leader) = (vec![state.leader(key)], state.live_leader(key));
+        let online = DescribeTopicPartitionsResponsePartition {
             partition_index: partition,
-            leader_id,
+            leader_id: leader.unwrap_or(-1),
             leader_epoch: state.leader_epoch,
-            replica_nodes: vec![leader_id],
-            isr_nodes: vec![leader_id],
+            replica_nodes: replicas.clone(),
+            isr_nodes: leader.into_iter().collect(),
             eligible_leader_replicas: Some(Vec::new()),
             last_known_elr: Some(Vec::new()),
             ..DescribeTopicPartitionsResponsePartition::default()
+        };
+        match leader {
+            Some(_) => online,
+            None => DescribeTopicPartitionsResponsePartition {
+                error_code: ErrorCode::LeaderNotAvailable,
+                offline_replicas: replicas,
+                ..online
+            },
         }
     };
     DescribeTopicPartitionsResponseTopic {

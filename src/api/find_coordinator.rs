@@ -2,6 +2,8 @@
 //! (with steering the shard that owns the group's partition), once `__consumer_offsets` exists;
 //! the first group creates it.
 //!
+//! A group whose partition is offline has no coordinator: clients ask again until it has one.
+//!
 //! Transactional ids get `TRANSACTIONAL_ID_AUTHORIZATION_FAILED` (see `init_producer_id`), share
 //! groups and unknown kinds `INVALID_REQUEST`.
 
@@ -65,9 +67,13 @@ impl Creating {
 }
 
 fn coordinator(state: &ShardState, facts: &Facts, key_type: i8, key: String) -> Coordinator {
-    let offsets = state.image.topic(OFFSETS_TOPIC);
+    let place = state.image.topic(OFFSETS_TOPIC).map(|topic| PartitionKey {
+        topic: topic.id,
+        partition: coordinator_partition(&key, topic.partitions),
+    });
+    let place = place.filter(|place| !state.offline.contains(place));
     let error_code = match key_type {
-        KEY_TYPE_GROUP if offsets.is_some() => ErrorCode::None,
+        KEY_TYPE_GROUP if place.is_some() => ErrorCode::None,
         KEY_TYPE_GROUP => ErrorCode::CoordinatorNotAvailable,
         KEY_TYPE_TRANSACTION => ErrorCode::TransactionalIdAuthorizationFailed,
         _ => ErrorCode::InvalidRequest,
@@ -87,11 +93,7 @@ fn coordinator(state: &ShardState, facts: &Facts, key_type: i8, key: String) -> 
             host: String::new(),
         };
     }
-    let owner = offsets.map_or(CONTROLLER, |topic| {
-        let partition = coordinator_partition(&key, topic.partitions);
-        let topic = topic.id;
-        state.owner(PartitionKey { topic, partition })
-    });
+    let owner = place.map_or(CONTROLLER, |place| state.owner(place));
     let (node_id, host, port) = node(state, facts, owner);
     Coordinator {
         key,

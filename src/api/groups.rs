@@ -8,7 +8,9 @@
 
 use super::job::{After, Answer, GroupJob, GroupRequest, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
+use crate::base::marks::{self, Mark};
 use crate::base::placement::coordinator_partition;
+use crate::base::planted::{self, Bug};
 use crate::base::{ErrorCode, Mono, PartitionKey, ShardId, TopicId};
 use crate::catalog::OFFSETS_TOPIC;
 use crate::catalog::settings::BrokerSettings;
@@ -346,6 +348,7 @@ impl Coordinator {
         if let Some(why) = malformed {
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
+        marks::hit(Mark::CoordinatorLoaded);
         machine.on_loaded(state.now);
         Ok(Self {
             machine,
@@ -467,6 +470,11 @@ fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
         let Some(to) = coordinator.callers.remove(&token.0) else {
             continue;
         };
+        let early = planted::is(Bug::CommitBeforeStored);
+        let after = match &reply {
+            Reply::OffsetCommit(_) if early => After::Now,
+            _ => after,
+        };
         let outgoing = match failed {
             None => Outgoing {
                 to,
@@ -492,6 +500,7 @@ pub fn unload(state: &mut ShardState, key: PartitionKey) {
     let Some(mut coordinator) = state.coordinators.remove(&key) else {
         return;
     };
+    marks::hit(Mark::CoordinatorUnloaded);
     let mut out = Output::default();
     coordinator.machine.unload(&mut out);
     for (token, reply) in out.replies {

@@ -53,7 +53,7 @@ pub enum Job {
     ),
     /// List the producers of a partition.
     Producers(PartitionKey),
-    /// Sizes of all partitions that the asked shard owns.
+    /// Sizes of all partitions in service that the asked shard owns.
     LogDirs,
     /// Something for the coordinator of a group.
     Group(Box<GroupJob>),
@@ -176,10 +176,11 @@ pub enum CatalogAnswer {
 
 impl Answer {
     /// What to say instead if the log that this answer depends on has failed.
-    pub fn into_failed(self) -> Self {
+    pub fn into_failed(self, why: Option<&str>) -> Self {
         match self {
             Self::Append(_) => {
-                Self::Append(super::produce::refused(ErrorCode::KafkaStorageError, None))
+                let why = why.map(str::to_owned);
+                Self::Append(super::produce::refused(ErrorCode::KafkaStorageError, why))
             }
             Self::Group(reply) => Self::Group(reply.failed(ErrorCode::CoordinatorNotAvailable)),
             Self::Catalog(_) => Self::Catalog(CatalogAnswer::Failed),

@@ -2,8 +2,10 @@
 //!
 //! - No topics named: all in version 0 (empty) and from version 1 (null); none if empty since 1.
 //! - Missing topics are created if both the request and `auto.create.topics.enable` allow it, and
-//!   the answer waits until every shard knows them: it never says `LEADER_NOT_AVAILABLE`.
+//!   the answer waits until every shard knows them.
 //! - From version 10 topics can be named by id; unknown ids get `UNKNOWN_TOPIC_ID`.
+//! - A partition whose disk has failed has no leader and gets `LEADER_NOT_AVAILABLE`, so that
+//!   clients wait and ask again.
 //! - The node's address is the advertised one, or else the one that the client dialled.
 //! - With steering every shard is a broker, on a port of its own, and leads what it owns. A request
 //!   that comes to another one is served all the same.
@@ -151,14 +153,23 @@ fn asked_topic(state: &ShardState, asked: &MetadataRequestTopic) -> MetadataResp
 fn known_topic(state: &ShardState, topic: &Topic) -> MetadataResponseTopic {
     let partition = |partition| {
         let topic = topic.id;
-        let leader_id = state.leader(PartitionKey { topic, partition });
-        MetadataResponsePartition {
+        let key = PartitionKey { topic, partition };
+        let (replicas, leader) = (vec![state.leader(key)], state.live_leader(key));
+        let online = MetadataResponsePartition {
             partition_index: partition,
-            leader_id,
+            leader_id: leader.unwrap_or(-1),
             leader_epoch: state.leader_epoch,
-            replica_nodes: vec![leader_id],
-            isr_nodes: vec![leader_id],
+            replica_nodes: replicas.clone(),
+            isr_nodes: leader.into_iter().collect(),
             ..MetadataResponsePartition::default()
+        };
+        match leader {
+            Some(_) => online,
+            None => MetadataResponsePartition {
+                error_code: ErrorCode::LeaderNotAvailable,
+                offline_replicas: replicas,
+                ..online
+            },
         }
     };
     MetadataResponseTopic {

@@ -4,10 +4,13 @@
 //!   closes the connection on an error, as Kafka does.
 //! - Transactions are not served: a transactional batch gets `INVALID_TXN_STATE`.
 //! - Version 7 is the first that may carry zstd; version 13 names topics by id (KIP-516).
+//! - On a full disk (`disk.reserve.bytes`) and on an offline partition a batch gets
+//!   `KAFKA_STORAGE_ERROR`, which clients retry, with the reason from version 8 on (KIP-467).
 //! - The timeout of the request is not used: a single node either writes or fails.
 
 use super::job::{After, Answer, Job, Jobs, Return};
 use super::{Begun, Facts, Flow, unexpected};
+use crate::base::planted::{self, Bug};
 use crate::base::{ErrorCode, Few, PartitionKey};
 use crate::batch::{Codec, Header};
 use crate::catalog::Topic;
@@ -143,7 +146,12 @@ impl Gathering {
 
 /// Appends one batch on its owner.
 pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: bool, batch: Bytes) {
-    let now = state.now;
+    let (now, batch_bytes) = (state.now, batch.len() as u64);
+    if state.room.space.is_full() && state.owned(key).is_ok() {
+        let why = state.room.space.to_string();
+        let refused = refused(ErrorCode::KafkaStorageError, Some(why));
+        return state.answer(to, Answer::Append(refused));
+    }
     let appended = match state.owned(key) {
         // One node is one replica.
         Ok(partition) if durable && partition.settings.min_insync_replicas > 1 => {
@@ -157,6 +165,7 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
         Ok(appended) => appended,
         Err(error) => return state.answer(to, Answer::Append(failed(&error))),
     };
+    state.room.take(batch_bytes);
     state.queued.insert(key);
     let answer = Answer::Append(PartitionProduceResponse {
         base_offset: appended.base_offset,
@@ -165,7 +174,9 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
         ..PartitionProduceResponse::default()
     });
     let after = match durable {
+        true if planted::is(Bug::AckBeforeSync) => After::Written(key, appended.offset_end),
         true => After::Acknowledged(key, appended.offset_end),
+        false if planted::is(Bug::AckBeforeWrite) => After::Now,
         false => After::Written(key, appended.offset_end),
     };
     state.outbox.push(Outgoing { to, answer, after });

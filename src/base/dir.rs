@@ -66,7 +66,10 @@ pub enum FetchPath {
 /// it has no files, and the first one that is created creates it.
 ///
 /// Errors are those of the operating system; the implementation adds operation and file name to
-/// their text, so that callers can pass them on as they are.
+/// their text, so that callers can pass them on as they are. Those of a full disk or quota
+/// ([`is_disk_full`]) say that the call may be made again once there is room. A failed sync never
+/// is one of them, whatever its number: the kernel counts what it could not write as written, and
+/// a second try would only seem to succeed.
 pub trait Dir {
     /// All files with their sizes in bytes, sorted by name.
     fn list(&mut self) -> io::Result<Vec<(String, u64)>>;
@@ -98,6 +101,12 @@ pub trait Dir {
     /// the directory. After a crash it holds either the old or the new contents.
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()>;
 
+    /// Forgets what the page cache holds of a file and the device should hold too, so that reads see
+    /// what the device really has. What was written and not synced stays.
+    fn drop_cached(&mut self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Cuts a file to `length` bytes.
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
 
@@ -113,4 +122,12 @@ pub trait Dir {
 
     /// What to sync through the ring for the same effect as [`Dir::sync_dir`].
     fn names(&mut self) -> io::Result<Vec<File>>;
+}
+
+/// True for the error of a call that found no room on the disk, or not in the quota.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -2,9 +2,11 @@
 //! through which pure code sees a directory. Nothing here does IO by itself.
 
 pub mod dir;
+pub mod disk_space;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod marks;
 pub mod placement;
 pub mod planted;
 pub mod prng;
@@ -12,6 +14,7 @@ pub mod stats;
 pub mod time;
 
 pub use dir::FetchPath;
+pub use disk_space::{DiskSpace, Room, Space};
 pub use error_code::ErrorCode;
 pub use ids::{ConnectionId, Epoch, NodeId, Offset, PartitionKey, ShardId, TopicId};
 pub use stats::ShardStats;

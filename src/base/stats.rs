@@ -61,6 +61,10 @@ pub struct ShardStats {
     pub bytes_sent_cold: Counter,
     /// Syncs started (`fdatasync` of one file).
     pub syncs: Counter,
+    /// Rounds of syncs that ended, each of one log.
+    pub sync_rounds: Counter,
+    /// Nanoseconds that these took together: by `sync_rounds`, what the disk takes for one.
+    pub sync_ns: Counter,
     /// Answers released because the high watermark passed their offset: those of `acks=all` and of
     /// the coordinators. Per sync, this is how well group commit groups.
     pub acknowledged: Counter,
@@ -71,6 +75,13 @@ pub struct ShardStats {
     /// Bytes written and not synced, which a power cut would lose; goes up and down. Looked at
     /// every 100 ms.
     pub unsynced_bytes: Counter,
+    /// Age in milliseconds of the oldest of them; goes up and down. Looked at every 100 ms. A disk
+    /// that does not keep up shows here.
+    pub unsynced_ms: Counter,
+    /// Partitions that are offline; goes up and down.
+    pub partitions_offline: Counter,
+    /// Partitions whose logs found no room on the disk; goes up and down.
+    pub partitions_stalled: Counter,
 }
 
 impl ShardStats {
@@ -102,10 +113,15 @@ impl Default for ShardStats {
             bytes_sent_splice: Counter::default(),
             bytes_sent_cold: Counter::default(),
             syncs: Counter::default(),
+            sync_rounds: Counter::default(),
+            sync_ns: Counter::default(),
             acknowledged: Counter::default(),
             connections_opened: Counter::default(),
             connections: Counter::default(),
             unsynced_bytes: Counter::default(),
+            unsynced_ms: Counter::default(),
+            partitions_offline: Counter::default(),
+            partitions_stalled: Counter::default(),
         }
     }
 }

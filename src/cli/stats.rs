@@ -44,6 +44,9 @@ pub async fn run(command: Stats, output: &mut Output) -> Result<(), Failure> {
         tokio::time::sleep(interval).await;
         let after = Look::take(&command.admin).await?;
         output.table(HEADER, &rows(&before, &after))?;
+        if let Some(line) = full_disk(&after.series) {
+            output.line(&line)?;
+        }
         output.flush()?;
         if !command.watch {
             return Ok(());
@@ -144,8 +147,24 @@ fn rows(before: &Look, after: &Look) -> Vec<[String; HEADER.len()]> {
     rows
 }
 
+/// What to say of a disk that producers may not fill any further.
+fn full_disk(series: &Series) -> Option<String> {
+    let megabytes = |name: &str| series.get(name).copied().unwrap_or_default() / 1e6;
+    let full = series
+        .get("forebay_disk_full")
+        .is_some_and(|full| *full > 0.0);
+    full.then(|| {
+        format!(
+            "the disk is full: {:.0} MB are free, {:.0} MB are kept from producers, who are \
+             refused (disk.reserve.bytes)",
+            megabytes("forebay_disk_free_bytes"),
+            megabytes("forebay_disk_reserve_bytes")
+        )
+    })
+}
+
 /// The columns. Rates are per second; busy and spin are shares of one CPU; MB are sent by path.
-const HEADER: [&str; 17] = [
+const HEADER: [&str; 20] = [
     "shard",
     "turns/s",
     "done/turn",
@@ -163,6 +182,9 @@ const HEADER: [&str; 17] = [
     "acks/sync",
     "connections",
     "unsynced-KB",
+    "sync-ms",
+    "offline",
+    "stalled",
 ];
 
 /// Two looks at some shards.
@@ -212,6 +234,9 @@ fn row(name: String, change: &Change<'_>) -> [String; HEADER.len()] {
     let spin = change.rate("forebay_shard_spin_seconds", "");
     let cpu = change.rate("forebay_shard_cpu_seconds", "");
     let now = |name| change.sum(change.after, name, "");
+    let rounds = change.growth("forebay_sync_rounds", "").max(1.0);
+    let per_sync_ms = 1e3 * change.growth("forebay_sync_seconds", "") / rounds;
+    let per_sync_ms = format!("{per_sync_ms:.1}");
     [
         name,
         rate("forebay_shard_turns", ""),
@@ -230,6 +255,9 @@ fn row(name: String, change: &Change<'_>) -> [String; HEADER.len()] {
         per("forebay_acknowledged", "forebay_syncs"),
         format!("{:.0}", now("forebay_connections")),
         format!("{:.0}", now("forebay_unsynced_bytes") / 1e3),
+        per_sync_ms,
+        format!("{:.0}", now("forebay_offline_partitions")),
+        format!("{:.0}", now("forebay_stalled_partitions")),
     ]
 }
 
@@ -265,6 +293,10 @@ mod tests {
             forebay_requests_total{shard=\"0\",api=\"Produce\"} 25\n\
             forebay_requests_total{shard=\"0\",api=\"Fetch\"} 6\n\
             forebay_sent_bytes_total{shard=\"0\",path=\"sendfile\"} 4000000\n\
+            forebay_sync_rounds_total{shard=\"0\"} 4\n\
+            forebay_sync_seconds_total{shard=\"0\"} 0.01\n\
+            forebay_offline_partitions{shard=\"0\"} 1\n\
+            forebay_offline_partitions{shard=\"1\"} 2\n\
             forebay_connections{shard=\"0\"} 3\n\
             forebay_connections{shard=\"1\"} 4\n";
         let before = look(start, before);
@@ -283,6 +315,9 @@ mod tests {
             (0, "req/s", "10"),
             (0, "sendfile-MB/s", "2.0"),
             (0, "copy-MB/s", "0.0"),
+            (0, "sync-ms", "2.5"),
+            (1, "sync-ms", "0.0"),
+            (2, "offline", "3"),
             (1, "turns/s", "10"),
             (1, "connections", "4"),
             (2, "turns/s", "110"),

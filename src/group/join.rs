@@ -10,6 +10,7 @@ use super::state::{Group, Member, Phase};
 use super::timers::Timer;
 use super::turn::{Turn, join_error};
 use super::{Caller, Coordinator, Output, Record, Reply};
+use crate::base::marks::{self, Mark};
 use crate::base::{ErrorCode, Now};
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
 use crate::wire::records::group_metadata::GroupMetadataValue;
@@ -222,6 +223,7 @@ impl Group {
         new: &str,
     ) {
         let old_leader = self.leader.clone().unwrap_or_default();
+        marks::hit(Mark::StaticMemberReplaced);
         self.replace_static_member(turn, old, new);
         self.renew_session(turn, new);
         self.rejoin(turn, caller, request, new);

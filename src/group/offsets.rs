@@ -11,6 +11,8 @@ use bytes::Bytes;
 use super::records;
 use super::state::{Group, Phase};
 use super::{Caller, Coordinator, Output, Record, Reply};
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{ErrorCode, Now, TopicId};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse,
@@ -271,6 +273,9 @@ impl Group {
         let generation = request.generation_id_or_member_epoch;
         let instance_id = request.group_instance_id.as_deref();
         let is_empty = matches!(self.phase, Phase::Empty);
+        if planted::is(Bug::FencingSkipped) {
+            return Ok(());
+        }
         if generation < 0 && is_empty {
             return Ok(());
         }
@@ -279,6 +284,7 @@ impl Group {
         }
         self.validate_member(&request.member_id, instance_id)?;
         if generation != self.generation {
+            marks::hit(Mark::CommitRefused);
             return Err(ErrorCode::IllegalGeneration);
         }
         match self.phase {

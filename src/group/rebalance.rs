@@ -8,6 +8,7 @@ use super::state::{Group, InitialDelay, Phase};
 use super::timers::Timer;
 use super::turn::{Turn, sync_error};
 use crate::base::ErrorCode;
+use crate::base::marks::{self, Mark};
 use crate::wire::messages::join_group::{JoinGroupResponse, JoinGroupResponseMember};
 
 /// Tells a member about the current generation; the leader also hears of all members.
@@ -128,6 +129,9 @@ impl Group {
         let missing = self.members.iter();
         let missing = missing.filter(|(_, m)| m.joined.is_none() && m.instance_id.is_none());
         let missing: Vec<String> = missing.map(|(id, _)| id.clone()).collect();
+        if !missing.is_empty() {
+            marks::hit(Mark::RoundWithoutMember);
+        }
         for member_id in missing {
             self.remove_member(turn, &member_id);
         }
@@ -205,6 +209,7 @@ impl Group {
             // A call that waits is a sign of life; the session starts anew with its answer.
             return;
         }
+        marks::hit(Mark::SessionExpired);
         self.remove_member(turn, member_id);
         match self.phase {
             Phase::Joining(_) if self.all_joined() => self.complete_join(turn),

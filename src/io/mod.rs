@@ -24,7 +24,7 @@ mod conformance;
 pub use crate::base::FetchPath;
 pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
-use crate::base::{Few, Mono, Now};
+use crate::base::{Few, Mono, Now, Space};
 use bytes::{Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
@@ -201,6 +201,9 @@ pub trait Io {
 
     /// Makes renamed and removed directories durable.
     fn sync_dirs(&mut self) -> io::Result<()>;
+
+    /// What is left of the file system under the data directory (`statvfs`).
+    fn space(&mut self) -> io::Result<Space>;
 
     /// Makes everything in the data directory durable, contents and names (`syncfs`).
     fn sync_all(&mut self) -> io::Result<()>;

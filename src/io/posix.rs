@@ -13,7 +13,7 @@ use super::{
     Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, SocketKind, Token, cached, clock,
 };
 use crate::base::dir::{Dir, File};
-use crate::base::{Mono, Now, ShardStats};
+use crate::base::{Mono, Now, ShardStats, Space};
 use bytes::BytesMut;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -476,6 +476,10 @@ impl Io for Posix {
 
     fn sync_dirs(&mut self) -> io::Result<()> {
         self.data_dir.sync()
+    }
+
+    fn space(&mut self) -> io::Result<Space> {
+        self.data_dir.space()
     }
 
     fn sync_all(&mut self) -> io::Result<()> {

@@ -4,11 +4,14 @@
 
 use super::config::DECOMPRESSED_BYTES_MAX;
 use super::files::{METADATA_FILE, SNAPSHOT_SUFFIX, file_name, put_file};
+use super::index::Index;
 use super::segment::{RELATIVE_MAX, Segment};
 use super::watermarks::Place;
-use super::{AppendError, Appended, Config, Log, Origin, Presence, snapshot};
-use crate::base::dir::Dir;
+use super::{AppendError, Appended, Log, Origin, Presence, snapshot};
+use crate::base::dir::{Dir, is_disk_full};
 use crate::base::limits::BATCH_HEADER_BYTES;
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Now, Offset};
 use crate::batch::{self, BatchError, Codec, Header, TimestampType};
 use bytes::Bytes;
@@ -20,6 +23,9 @@ type Slices<'a> = SmallVec<[IoSlice<'a>; 8]>;
 
 /// Batches that an empty queue keeps room for.
 const QUEUE_KEPT_MAX: usize = 4;
+
+/// Bytes that coordinators may add to the queue of a log that cannot grow. Clients add nothing.
+const STALLED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// What the next write does, in order.
 #[derive(Debug)]
@@ -52,6 +58,11 @@ impl Log {
         if let Some(why) = &self.poisoned {
             return Err(AppendError::Poisoned(why.clone()));
         }
+        if let Some(why) = &self.stalled
+            && (origin != Origin::Coordinator || self.queued_bytes > STALLED_BYTES_MAX)
+        {
+            return Err(AppendError::Stalled(why.clone()));
+        }
         let (mut header, body) = match origin {
             Origin::Client { .. } => self.validate_client(now, &batch)?,
             // No size is too large: what a coordinator has decided must get into its log, whatever
@@ -61,6 +72,7 @@ impl Log {
         if header.has_producer_id()
             && let Some(original) = self.producers.check(&header)?
         {
+            marks::hit(Mark::DuplicateBatch);
             return Ok(self.appended(
                 original.base_offset(),
                 original.last_offset + 1,
@@ -106,44 +118,117 @@ impl Log {
     /// Writes everything queued with one vectored write per segment, closing segments when due.
     /// Moves the high watermark over what needs no sync. True if there was something to write.
     ///
-    /// After an error the caller must [`Log::poison`] the log.
+    /// After an error of a full disk ([`is_disk_full`]) what was written before it counts, the rest
+    /// stays queued, and the log is [`Log::stalled`] until a later call succeeds: nothing that was
+    /// decided at an append has to be taken back. After any other error the caller must
+    /// [`Log::on_failed`] the log.
     pub fn write_queued(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<bool> {
         if self.queue.is_empty() || self.poisoned.is_some() {
             return Ok(false);
         }
-        self.prepare_files(dir)?;
         let mut queue = std::mem::take(&mut self.queue);
-        let bytes = std::mem::take(&mut self.queued_bytes);
-        let written = self.marks.written();
-        let mut at = self.segment_of(written.base_offset);
-        let mut position = written.position;
-        let mut slices = Slices::new();
-        for item in &queue {
-            match item {
-                Queued::Batch { head, body } => {
-                    slices.extend([IoSlice::new(head), IoSlice::new(body)]);
+        let mut done = 0;
+        match self.write_items(dir, &queue, &mut done, now) {
+            Ok(()) => {
+                self.stalled = None;
+                queue.clear();
+                // Kept for its memory, unless a flood made it large.
+                if queue.capacity() <= QUEUE_KEPT_MAX {
+                    self.queue = queue;
                 }
-                Queued::Roll {
-                    base_offset,
-                    snapshot,
-                } => {
-                    let segment = &mut self.segments[at];
-                    write_slices(dir, segment, position, &mut slices, &self.config)?;
-                    self.roll(dir, at, *base_offset, snapshot)?;
-                    (at, position) = (at + 1, 0);
+                Ok(true)
+            }
+            Err(error) => {
+                queue.drain(..done);
+                self.queue = queue;
+                if is_disk_full(&error) {
+                    self.stalled = Some(error.to_string());
+                    self.cut_torn_tail(dir)?;
                 }
+                Err(error)
             }
         }
-        let segment = &mut self.segments[at];
-        write_slices(dir, segment, position, &mut slices, &self.config)?;
-        self.marks.on_written(self.end(), bytes, now.mono);
-        drop(slices);
-        queue.clear();
-        // Kept for its memory, unless a flood made it large.
-        if queue.capacity() <= QUEUE_KEPT_MAX {
-            self.queue = queue;
+    }
+
+    /// Writes the queue, counting in `done` the items that are written.
+    fn write_items(
+        &mut self,
+        dir: &mut dyn Dir,
+        queue: &[Queued],
+        done: &mut usize,
+        now: Now,
+    ) -> io::Result<()> {
+        self.prepare_files(dir)?;
+        while let Some(item) = queue.get(*done) {
+            if let Queued::Roll {
+                base_offset,
+                snapshot,
+            } = item
+            {
+                let at = self.segment_of(self.marks.written().base_offset);
+                self.roll(dir, at, *base_offset, snapshot)?;
+                let place = Place {
+                    offset: *base_offset,
+                    base_offset: *base_offset,
+                    position: 0,
+                };
+                self.marks.on_written(place, 0, now.mono);
+                *done += 1;
+                continue;
+            }
+            let rest = &queue[*done..];
+            let roll = rest.iter().position(|i| matches!(i, Queued::Roll { .. }));
+            let offset_end = match roll.map(|at| &rest[at]) {
+                Some(Queued::Roll { base_offset, .. }) => *base_offset,
+                _ => self.log_end_offset(),
+            };
+            let batches = &rest[..roll.unwrap_or(rest.len())];
+            self.write_batches(dir, batches, offset_end, now)?;
+            *done += batches.len();
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Writes batches that go to one segment and end at `offset_end`.
+    fn write_batches(
+        &mut self,
+        dir: &mut dyn Dir,
+        batches: &[Queued],
+        offset_end: Offset,
+        now: Now,
+    ) -> io::Result<()> {
+        let mut slices = Slices::new();
+        for item in batches {
+            if let Queued::Batch { head, body } = item {
+                slices.extend([IoSlice::new(head), IoSlice::new(body)]);
+            }
+        }
+        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        let written = self.marks.written();
+        let at = self.segment_of(written.base_offset);
+        let segment = &mut self.segments[at];
+        segment.reserve(dir, written.position + bytes, &self.config);
+        dir.write_at(&segment.file, written.position, &slices)?;
+        self.queued_bytes -= bytes;
+        let place = Place {
+            offset: offset_end,
+            base_offset: segment.base_offset,
+            position: written.position + bytes,
+        };
+        self.marks.on_written(place, bytes, now.mono);
+        Ok(())
+    }
+
+    /// Cuts off what a failed write may have left behind, and gives back what was laid by.
+    fn cut_torn_tail(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
+        if self.presence == Presence::Absent {
+            return Ok(());
+        }
+        let written = self.marks.written();
+        let at = self.segment_of(written.base_offset);
+        let segment = &mut self.segments[at];
+        segment.reserved_bytes = 0;
+        dir.truncate(&segment.file, written.position)
     }
 
     /// Before anything is written: creates the first files of a new log, whose names and contents
@@ -154,7 +239,7 @@ impl Log {
             let metadata = format!("version: 0\ntopic_id: {}", self.topic_id);
             put_file(dir, METADATA_FILE, metadata.as_bytes())?;
             self.epochs.create(dir)?;
-            dir.create(&self.segments[0].file)?;
+            self.create_segment_file(dir, 0)?;
             self.presence = Presence::Created;
         } else if !self.epochs_stored {
             self.epochs.store(dir)?;
@@ -186,7 +271,7 @@ impl Log {
 
     /// Carries out a queued roll: index files of the segment that ends, the producers' snapshot,
     /// the new file. Their contents become durable with the next sync, the new name at once: no
-    /// sync of a file vouches for its name.
+    /// sync of a file vouches for its name. Can be done again after an error of a full disk.
     fn roll(
         &mut self,
         dir: &mut dyn Dir,
@@ -194,6 +279,7 @@ impl Log {
         base_offset: Offset,
         snapshot: &[u8],
     ) -> io::Result<()> {
+        marks::hit(Mark::SegmentRolled);
         self.closed_at = None;
         if !self.checkpoint_stored {
             // Of several segments without a checkpoint all but the last count as durable, as in a
@@ -201,14 +287,31 @@ impl Log {
             self.store_checkpoint(dir)?;
         }
         let segment = &mut self.segments[at];
-        segment.close(dir)?;
+        if matches!(segment.index, Index::Memory(_)) {
+            segment.close(dir)?;
+        }
         if segment.offset_end <= self.checkpoint.recovery_point {
             // Recovery would believe these files, and with them older contents of the same name.
             segment.sync_index(dir)?;
         }
         put_file(dir, &file_name(base_offset, SNAPSHOT_SUFFIX), snapshot)?;
-        dir.create(&self.segments[at + 1].file)?;
-        dir.sync_dir()
+        self.create_segment_file(dir, at + 1)?;
+        match planted::is(Bug::DirectorySyncSkipped) {
+            true => Ok(()),
+            false => dir.sync_dir(),
+        }
+    }
+
+    fn create_segment_file(&self, dir: &mut dyn Dir, at: usize) -> io::Result<()> {
+        match dir.create(&self.segments[at].file) {
+            // From the attempt that stalled the log.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && self.stalled.is_some() =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Checks a producer's batch and rewrites it as the topic's settings ask.
@@ -281,21 +384,4 @@ fn validate_coordinator(batch: &Bytes) -> Result<(Header, Bytes), BatchError> {
         });
     }
     Ok((header, batch.slice(BATCH_HEADER_BYTES..)))
-}
-
-/// Writes the collected batches at the end of a segment's file and moves its end.
-fn write_slices(
-    dir: &mut dyn Dir,
-    segment: &mut Segment,
-    position: u64,
-    slices: &mut Slices<'_>,
-    config: &Config,
-) -> io::Result<()> {
-    if !slices.is_empty() {
-        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        segment.reserve(dir, position + bytes, config);
-        dir.write_at(&segment.file, position, slices)?;
-        slices.clear();
-    }
-    Ok(())
 }

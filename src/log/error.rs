@@ -23,6 +23,8 @@ pub enum OpenError {
 pub enum AppendError {
     /// The log's disk failed before; see [`super::Log::poison`].
     Poisoned(String),
+    /// The disk has no room for what was appended before; see [`super::Log::stalled`].
+    Stalled(String),
     /// The batch itself is at fault.
     Batch(BatchError),
     /// Larger than a whole segment may be.
@@ -78,7 +80,7 @@ impl AppendError {
     /// What the client is told.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Poisoned(_) => ErrorCode::KafkaStorageError,
+            Self::Poisoned(_) | Self::Stalled(_) => ErrorCode::KafkaStorageError,
             Self::Batch(error) => error.code(),
             Self::SegmentSize { .. } => ErrorCode::RecordListTooLarge,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
@@ -140,6 +142,7 @@ impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Poisoned(why) => write!(f, "the log is offline: {why}"),
+            Self::Stalled(why) => write!(f, "the log cannot grow: {why}"),
             Self::Batch(error) => error.fmt(f),
             Self::SegmentSize {
                 size_bytes,

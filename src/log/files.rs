@@ -23,6 +23,9 @@ pub(super) const CHECKPOINT_FILE: &str = "forebay-checkpoint";
 /// Whose files these are: the topic's id, in Kafka's text form.
 pub(super) const METADATA_FILE: &str = "partition.metadata";
 
+/// Left by a process that could not sync the log, see [`super::Log::on_failed`].
+pub(super) const FAILED_FILE: &str = "forebay-failed";
+
 /// Ends of names that only an interrupted operation leaves behind.
 const LEFTOVER_SUFFIXES: [&str; 3] = [".tmp", ".deleted", ".cleaned"];
 /// Ends of the names of Kafka's finished but not yet renamed compaction results.
@@ -54,7 +57,7 @@ pub(super) fn file_name(offset: Offset, suffix: &str) -> String {
 
 /// What a file is.
 pub(super) fn file_kind(name: &str) -> FileKind {
-    if [EPOCHS_FILE, CHECKPOINT_FILE, METADATA_FILE].contains(&name) {
+    if [EPOCHS_FILE, CHECKPOINT_FILE, METADATA_FILE, FAILED_FILE].contains(&name) {
         return FileKind::Metadata;
     }
     if let Some(name) = name.strip_suffix(SWAP_SUFFIX) {

@@ -10,6 +10,7 @@ use super::segment::{RELATIVE_MAX, Segment};
 use super::walk::{Walk, WalkError};
 use super::{Config, Epochs, OpenError, Producers};
 use crate::base::dir::Dir;
+use crate::base::planted::{self, Bug};
 use crate::base::{Epoch, Mono, Offset, WallMs};
 use crate::batch::{Header, NO_TIMESTAMP};
 use std::collections::BTreeMap;
@@ -127,7 +128,8 @@ impl Scan {
     /// Why this batch cannot be the next one of the segment.
     fn contradiction(&self, header: &Header, config: &Config) -> Option<String> {
         let gap = header.base_offset - self.segment.offset_end;
-        if gap < 0 || (gap > 0 && !config.cleanup_compact) {
+        let any = planted::is(Bug::StaleBatchAccepted);
+        if (gap < 0 || (gap > 0 && !config.cleanup_compact)) && !any {
             return Some(format!(
                 "the batch begins with offset {}",
                 header.base_offset
@@ -327,7 +329,7 @@ fn next_checked(walk: &mut Walk<'_>, check_crc: bool) -> Result<Option<Header>, 
     let Some((position, header)) = walk.next()? else {
         return Ok(None);
     };
-    if check_crc {
+    if check_crc && !planted::is(Bug::CrcSkipped) {
         walk.check_crc(position, &header)?;
     }
     Ok(Some(header))

@@ -32,14 +32,16 @@ mod tests;
 pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 
-use crate::base::dir::Dir;
+use crate::base::dir::{Dir, is_disk_full};
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Epoch, Mono, Now, Offset, TopicId, WallMs};
 use append::Queued;
 use checkpoint::Checkpoint;
 use epochs::Epochs;
 use files::{
-    EPOCHS_FILE, INDEX_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name,
-    put_file,
+    EPOCHS_FILE, FAILED_FILE, INDEX_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX,
+    file_name, put_file,
 };
 use producers::Producers;
 use segment::Segment;
@@ -196,6 +198,21 @@ pub struct Log {
     /// Where recent reads ended, and so where the next ones begin; newest last.
     recent: VecDeque<Place>,
     poisoned: Option<String>,
+    /// The last write found no room; its error.
+    stalled: Option<String>,
+}
+
+/// Makes the next opening of the log in `dir` read what the device has, and not what the page cache
+/// believes it has. As good as a failing disk allows: errors are not told.
+pub fn mark_failed(dir: &mut dyn Dir, why: &str) {
+    let files = dir.list().unwrap_or_default();
+    if files.is_empty() {
+        return;
+    }
+    let _ = put_file(dir, FAILED_FILE, why.as_bytes());
+    for (name, _) in files {
+        let _ = dir.drop_cached(&name);
+    }
 }
 
 impl Log {
@@ -218,6 +235,7 @@ impl Log {
             }
             files.push(segment.file.clone());
             if base_offset < written_base {
+                marks::hit(Mark::SyncOfSeveralFiles);
                 // The recovery point will pass this segment: its derived files must not be lost.
                 files.push(file_name(base_offset, INDEX_SUFFIX));
                 files.push(file_name(base_offset, TIME_INDEX_SUFFIX));
@@ -235,7 +253,7 @@ impl Log {
     /// closed segments, or much was synced, the recovery point moves too and this waits for the
     /// device. Does nothing in a poisoned log.
     ///
-    /// After an error the caller must [`Log::poison`] the log.
+    /// After an error the caller must [`Log::on_failed`] the log.
     pub fn on_synced(&mut self, dir: &mut dyn Dir, offset_end: Offset) -> io::Result<()> {
         if self.poisoned.is_some() {
             return Ok(());
@@ -252,12 +270,25 @@ impl Log {
             self.unsynced_base = base_offset;
         }
         if rolled || self.checkpoint_lag_bytes >= CHECKPOINT_BYTES {
-            let durable = self.marks.durable();
-            self.checkpoint.recovery_point = self.checkpoint.recovery_point.max(durable);
-            self.store_checkpoint(dir)?;
-            self.checkpoint_lag_bytes = 0;
+            let durable = match planted::is(Bug::RecoveryPointAhead) {
+                true => self.marks.written().offset,
+                false => self.marks.durable(),
+            };
+            marks::hit(Mark::RecoveryPointMoved);
+            self.move_recovery_point(dir, durable)?;
         }
         Ok(())
+    }
+
+    /// A write or a sync has failed. After a failed sync the kernel takes what it could not write
+    /// for written: it would go on serving it from the page cache, also to the next process. So
+    /// that is dropped, and a mark is left for the next opening, which drops it once more and
+    /// reads what the device really has. Then the log is offline, see [`Log::poison`].
+    ///
+    /// The mark need not be durable: a page cache does not outlive the machine either.
+    pub fn on_failed(&mut self, dir: &mut dyn Dir, why: String) {
+        mark_failed(dir, &why);
+        self.poison(why);
     }
 
     /// Takes the log offline after a failed write or sync, which must never be tried again. From
@@ -270,6 +301,18 @@ impl Log {
     /// Why the log is offline, if it is.
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.as_deref()
+    }
+
+    /// Why the log cannot grow at the moment, if it cannot: the disk is full. What is queued is
+    /// written by the first [`Log::write_queued`] that finds room; until then clients' appends are
+    /// refused. Everything else goes on.
+    pub fn stalled(&self) -> Option<&str> {
+        self.stalled.as_deref()
+    }
+
+    /// End of what is written, as opposed to queued.
+    pub fn written_offset(&self) -> Offset {
+        self.marks.written().offset
     }
 
     /// The settings in use.
@@ -371,6 +414,21 @@ impl Log {
         Ok(())
     }
 
+    /// Moves the recovery point forward, if the disk has room for the file that says so: the old
+    /// one holds as well, only the next recovery reads more. Waits for the device.
+    fn move_recovery_point(&mut self, dir: &mut dyn Dir, durable: Offset) -> io::Result<()> {
+        let before = self.checkpoint.recovery_point;
+        self.checkpoint.recovery_point = before.max(durable);
+        match self.store_checkpoint(dir) {
+            Err(error) if is_disk_full(&error) => self.checkpoint.recovery_point = before,
+            result => {
+                result?;
+                self.checkpoint_lag_bytes = 0;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the checkpoint's file in place; waits for the device.
     fn store_checkpoint(&mut self, dir: &mut dyn Dir) -> io::Result<()> {
         if self.presence == Presence::Created {
@@ -380,8 +438,9 @@ impl Log {
             dir.sync_dir()?;
             self.presence = Presence::Durable;
         }
+        self.checkpoint.store(dir)?;
         self.checkpoint_stored = true;
-        self.checkpoint.store(dir)
+        Ok(())
     }
 
     /// Asserts the invariants.

@@ -42,11 +42,12 @@
 //! | `stray_snapshots` | removed |
 //! | `missing_epochs` | rebuilt from the batches |
 //! | `damaged_checkpoint` | refused |
+//! | `mark_of_a_failed_sync` | the page cache is dropped first, and with it what never reached the device |
 //! | `no_checkpoint` | a new log or a directory from Kafka: all is read, only the last segment may be cut |
 
 use super::files::{
-    CHECKPOINT_FILE, FileKind, LOG_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, file_kind, file_name,
-    put_file, read_file, read_range, remove_file, remove_segment,
+    CHECKPOINT_FILE, FAILED_FILE, FileKind, LOG_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, file_kind,
+    file_name, put_file, read_file, read_range, remove_file, remove_segment,
 };
 use super::inspect::{Replay, Scan, inspect_closed, load_active, replay_segment, scan_segment};
 use super::segment::Segment;
@@ -56,6 +57,8 @@ use super::{
     Report, snapshot,
 };
 use crate::base::dir::Dir;
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Offset, TopicId};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -98,7 +101,13 @@ impl Log {
         opening: Opening,
         report: &mut Report,
     ) -> Result<Log, OpenError> {
-        let files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
+        let mut files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
+        let failed = files.remove(FAILED_FILE).is_some();
+        let clean = opening.clean && !failed;
+        if failed {
+            drop_cached(dir, &files, report)?;
+        }
+        let opening = Opening { clean, ..opening };
         check_owner(dir, &files, opening.topic_id)?;
         let stored = Checkpoint::load(dir, &files)?;
         let mut recovery = Recovery::new(dir, &config, opening, report, files);
@@ -139,7 +148,10 @@ impl Log {
             queue: Vec::new(),
             queued_bytes: 0,
             marks: Watermarks::new(end),
-            producers: replay.producers,
+            producers: match planted::is(Bug::ProducersForgotten) {
+                true => Producers::default(),
+                false => replay.producers,
+            },
             leader_epoch: opening.leader_epoch,
             epochs: replay.epochs,
             epochs_stored: false,
@@ -152,12 +164,14 @@ impl Log {
             closed_at: trusted.then_some(end.offset),
             recent: VecDeque::new(),
             poisoned: None,
+            stalled: None,
         };
         log.begin_epoch(dir, replay.stored_epochs)?;
         if log.checkpoint_lag_bytes >= CHECKPOINT_BYTES && !trusted {
-            log.checkpoint.recovery_point = end.offset;
-            log.store_checkpoint(dir)?;
-            log.checkpoint_lag_bytes = 0;
+            log.move_recovery_point(dir, end.offset)?;
+        }
+        if failed {
+            remove_file(dir, FAILED_FILE)?;
         }
         Ok(log)
     }
@@ -179,6 +193,20 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Makes everything that follows read what the device has.
+fn drop_cached(
+    dir: &mut dyn Dir,
+    files: &BTreeMap<String, u64>,
+    report: &mut Report,
+) -> io::Result<()> {
+    for name in files.keys() {
+        dir.drop_cached(name)?;
+    }
+    let note = "a sync has failed in the last run: what never reached the device is forgotten";
+    report.repairs.push(note.to_owned());
+    Ok(())
 }
 
 /// Refuses files that are not those of this topic.
@@ -260,6 +288,7 @@ impl<'a> Recovery<'a> {
         }
         for (offset, name) in derived {
             if self.bases.binary_search(&offset).is_err() {
+                marks::hit(Mark::OrphanRemoved);
                 self.dir.remove(&name)?;
                 self.files.remove(&name);
                 self.report
@@ -287,6 +316,7 @@ impl<'a> Recovery<'a> {
         if below > 0 && self.load_snapshot(self.bases[below])?.is_some() {
             self.dir
                 .sync(&file_name(self.bases[below], SNAPSHOT_SUFFIX))?;
+            marks::hit(Mark::SegmentsBelowStart);
             for base_offset in self.bases.drain(..below).collect::<Vec<_>>() {
                 self.remove_segment(base_offset)?;
             }
@@ -314,7 +344,8 @@ impl<'a> Recovery<'a> {
             }
             return self.replay(self.log_start_offset, stored_epochs);
         };
-        if self.opening.clean {
+        let believed = self.opening.clean || planted::is(Bug::IndexTrusted);
+        if believed {
             self.left_at = self.snapshots().last().copied();
         }
         let active = match self.left_at {
@@ -346,6 +377,7 @@ impl<'a> Recovery<'a> {
                 replay_segment(self.dir, &segment, &mut replay)?;
                 self.segments.push_back(segment);
                 self.trusted = true;
+                marks::hit(Mark::CleanStopBelieved);
             }
             None => {
                 let durable = stored.map_or(0, |checkpoint| checkpoint.recovery_point);
@@ -363,8 +395,9 @@ impl<'a> Recovery<'a> {
     ) -> Result<Option<Segment>, OpenError> {
         let now_ms = self.opening.now.wall_ms;
         let active = load_active(self.dir, base_offset, &self.files, self.config, now_ms)?
-            .filter(|segment| segment.offset_end == end);
+            .filter(|segment| segment.offset_end == end || planted::is(Bug::IndexTrusted));
         if active.is_none() {
+            marks::hit(Mark::CleanStopDoubted);
             self.report.repairs.push(format!(
                 "the stop was clean, but segment {base_offset} is not as it was left"
             ));
@@ -392,6 +425,7 @@ impl<'a> Recovery<'a> {
         if !fits(scan.segment.offset_end) {
             return Err(not_joined(&scan, next_base));
         }
+        marks::hit(Mark::IndexRebuilt);
         self.report
             .repairs
             .push(format!("rebuilt the indexes of segment {base_offset}"));
@@ -439,10 +473,14 @@ impl<'a> Recovery<'a> {
     }
 
     /// Makes the scanned segment the active one: cuts its tail and what follows.
-    fn finish_at(&mut self, at: usize, scan: Scan, replay: &Replay) -> Result<(), OpenError> {
+    fn finish_at(&mut self, at: usize, mut scan: Scan, replay: &Replay) -> Result<(), OpenError> {
+        if planted::is(Bug::SizeTrusted) {
+            scan.segment.size_bytes = scan.file_bytes;
+        }
         let mut truncated = scan.file_bytes - scan.segment.size_bytes;
         let removed = self.bases.split_off(at + 1);
         for base_offset in removed.iter().rev() {
+            marks::hit(Mark::SegmentNeverDurable);
             truncated += self.size_of(*base_offset);
             self.remove_segment(*base_offset)?;
             self.report.repairs.push(format!(
@@ -455,6 +493,7 @@ impl<'a> Recovery<'a> {
         }
         let file = scan.segment.file.clone();
         if truncated > 0 {
+            marks::hit(Mark::TailCut);
             self.dir.truncate(&file, scan.segment.size_bytes)?;
             self.dir.sync(&file)?;
             self.report.bytes_truncated += truncated;
@@ -479,6 +518,7 @@ impl<'a> Recovery<'a> {
 
     /// Creates the first segment at the log start offset.
     fn start_anew(&mut self) -> Result<(), OpenError> {
+        marks::hit(Mark::LogStartedAnew);
         let segment = self.first_segment();
         self.dir.create(&segment.file)?;
         self.dir.sync_dir()?;
@@ -512,6 +552,9 @@ impl<'a> Recovery<'a> {
             self.opening.now.wall_ms,
             replay,
         )?;
+        if scan.checked_from > 0 {
+            marks::hit(Mark::HeadsBelowRecoveryPoint);
+        }
         self.bytes_scanned += scan.segment.size_bytes - scan.checked_from;
         Ok(scan)
     }
@@ -546,9 +589,11 @@ impl<'a> Recovery<'a> {
             let name = file_name(offset, SNAPSHOT_SUFFIX);
             self.dir.remove(&name)?;
             self.files.remove(&name);
+            marks::hit(Mark::SnapshotDamaged);
             self.report.repairs.push(format!("removed damaged {name}"));
         }
         if epochs.is_none() && !self.bases.is_empty() {
+            marks::hit(Mark::EpochsRebuilt);
             let note = "rebuilt the leader epochs from the batches";
             self.report.repairs.push(note.into());
         }
@@ -609,6 +654,7 @@ impl<'a> Recovery<'a> {
 }
 
 fn damaged(scan: &Scan, what: &str, recovery_point: Offset) -> OpenError {
+    marks::hit(Mark::DamageRefused);
     OpenError::Refused(format!(
         "{} is damaged at byte {} (offset {}), below the recovery point {recovery_point}: {what}; \
          restore the file, or delete the partition's directory to give its records up",

@@ -2,9 +2,13 @@
 //! goes only when the log start offset behind it is durable, and never the active one: if all of
 //! that one is expired, it is closed first, as in Kafka.
 
-use super::files::{SNAPSHOT_SUFFIX, file_name, remove_segment};
+use super::files::{
+    INDEX_SUFFIX, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name, remove_file, remove_segment,
+};
 use super::{Log, ReadError, Retained};
-use crate::base::dir::Dir;
+use crate::base::dir::{Dir, is_disk_full};
+use crate::base::marks::{self, Mark};
+use crate::base::planted::{self, Bug};
 use crate::base::{Now, Offset};
 use std::io;
 
@@ -15,7 +19,8 @@ impl Log {
     /// Moves the log start offset to `before` (-1: the high watermark) durably; never back. The
     /// files go with the next [`Log::retain`]. Gives the new low watermark.
     ///
-    /// Waits for the device. After [`ReadError::Io`] the caller must [`Log::poison`] the log.
+    /// Waits for the device. After [`ReadError::Io`] of anything but a full disk the caller must
+    /// [`Log::on_failed`] the log.
     pub fn delete_records(
         &mut self,
         dir: &mut dyn Dir,
@@ -43,33 +48,37 @@ impl Log {
     /// forgets producers that were silent for long. To be called every
     /// `log.retention.check.interval.ms`, when nothing is queued.
     ///
-    /// Waits for the device if there is something to remove. After an error the caller must
-    /// [`Log::poison`] the log.
+    /// A full disk does not stop it, unless there is no room even for a new checkpoint: then nothing
+    /// has changed. Waits for the device if there is something to remove. After any other error the
+    /// caller must [`Log::on_failed`] the log.
     pub fn retain(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<Retained> {
         if self.poisoned.is_some() {
             return Ok(Retained::default());
         }
-        self.write_queued(dir, now)?;
+        self.write_if_room(dir, now)?;
         let mut retained = Retained {
             producers: self
                 .producers
                 .expire(now.mono, self.config.producer_id_expiration_ms),
             ..Retained::default()
         };
-        let count = self.deletable_segments(now);
+        let mut count = self.deletable_segments(now);
+        if count == self.segments.len() {
+            marks::hit(Mark::ActiveSegmentExpired);
+            self.queue_roll(now);
+            self.write_if_room(dir, now)?;
+            count = count.min(self.segment_of(self.marks.written().base_offset));
+        }
         if count == 0 {
             return Ok(retained);
         }
-        if count == self.segments.len() {
-            self.queue_roll(now);
-            self.write_queued(dir, now)?;
-        }
+        marks::hit(Mark::SegmentsRetained);
         let start = self.segments[count].base_offset;
         if start > self.unsynced_base {
             // Soon nothing else tells of the producers before it.
             dir.sync(&file_name(start, SNAPSHOT_SUFFIX))?;
         }
-        self.move_start(dir, start)?;
+        self.make_room(dir, count, start)?;
         for segment in self.segments.drain(..count) {
             remove_segment(dir, segment.base_offset)?;
             retained.segments += 1;
@@ -99,7 +108,10 @@ impl Log {
                 .is_some_and(|next| next.base_offset <= self.log_start_offset());
             let visible = segment.offset_end <= self.high_watermark();
             let expired = config.cleanup_delete && (too_old || too_many);
-            if segment.size_bytes == 0 || !visible || !(expired || below_start) {
+            // A segment with something queued behind it still has to be closed.
+            let pending =
+                !self.queue.is_empty() && segment.base_offset >= self.marks.written().base_offset;
+            if segment.size_bytes == 0 || pending || !visible || !(expired || below_start) {
                 break;
             }
             removed += segment.size_bytes;
@@ -108,11 +120,40 @@ impl Log {
         count
     }
 
+    /// Writes what is queued, if it can be.
+    fn write_if_room(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<()> {
+        match self.write_queued(dir, now) {
+            Err(error) if !is_disk_full(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves the start before the first `count` segments are removed. If the disk has no room for
+    /// the file that says so, their indexes make some: recovery would rebuild them.
+    fn make_room(&mut self, dir: &mut dyn Dir, count: usize, start: Offset) -> io::Result<()> {
+        match self.move_start(dir, start) {
+            Err(error) if is_disk_full(&error) => {}
+            result => return result,
+        }
+        for segment in self.segments.range(..count) {
+            for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+                remove_file(dir, &file_name(segment.base_offset, suffix))?;
+            }
+        }
+        self.move_start(dir, start)
+    }
+
     /// Makes a new log start offset durable; never moves it back.
     fn move_start(&mut self, dir: &mut dyn Dir, offset: Offset) -> io::Result<()> {
         if offset > self.log_start_offset() {
+            let before = self.checkpoint.log_start_offset;
             self.checkpoint.log_start_offset = offset;
-            self.store_checkpoint(dir)?;
+            if !planted::is(Bug::LogStartNotStored)
+                && let Err(error) = self.store_checkpoint(dir)
+            {
+                self.checkpoint.log_start_offset = before;
+                return Err(error);
+            }
             // The file follows with the next epoch; opening cuts it in the same way.
             self.epochs.truncate_start(offset);
         }

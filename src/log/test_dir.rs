@@ -24,6 +24,8 @@ pub struct TestDir {
     fault: Option<(&'static str, String)>,
     /// No file whose name ends so can be opened.
     pub forbidden: Option<&'static str>,
+    /// Bytes that all files together may have, if the disk is not endless.
+    pub capacity_bytes: Option<u64>,
     /// Reads so far, with their bytes.
     pub reads: (u64, u64),
     /// From this position of any file on, pages are not cached.
@@ -101,6 +103,12 @@ impl TestDir {
         }
     }
 
+    /// Bytes of all files together.
+    pub fn used_bytes(&self) -> u64 {
+        let files = self.names.values();
+        files.map(|at| self.inodes[*at].contents.len() as u64).sum()
+    }
+
     /// What a file holds.
     pub fn contents(&self, name: &str) -> Vec<u8> {
         self.inodes[self.names[name]].contents.clone()
@@ -141,6 +149,18 @@ impl TestDir {
             return Err(io::Error::other(format!("{operation} {name}: injected")));
         }
         Ok(())
+    }
+
+    /// How many of so many new bytes find room; the error if not all do.
+    fn find_room(&self, bytes: usize) -> (usize, io::Result<()>) {
+        let Some(capacity) = self.capacity_bytes else {
+            return (bytes, Ok(()));
+        };
+        let room = capacity.saturating_sub(self.used_bytes()) as usize;
+        match bytes <= room {
+            true => (bytes, Ok(())),
+            false => (room, Err(io::ErrorKind::StorageFull.into())),
+        }
     }
 
     fn inode(&mut self, name: &str) -> io::Result<&mut Inode> {
@@ -241,11 +261,15 @@ impl Dir for TestDir {
 
     fn write_at(&mut self, name: &str, position: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.change("write", name)?;
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        let end = self.inode(name)?.contents.len();
+        let growth = (position as usize + bytes.len()).saturating_sub(end);
+        let (found, result) = self.find_room(growth);
+        bytes.truncate(bytes.len() - (growth - found));
         let inode = self.inode(name)?;
         write(&mut inode.contents, position as usize, &bytes);
         inode.changes.push(Change::Write(position as usize, bytes));
-        Ok(())
+        result
     }
 
     fn is_cached(&mut self, _name: &str, position: u64) -> bool {
@@ -258,6 +282,7 @@ impl Dir for TestDir {
 
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
         self.change("replace", name)?;
+        self.find_room(contents.len()).1?;
         self.inodes.push(Inode {
             contents: contents.to_vec(),
             durable: contents.to_vec(),
@@ -286,10 +311,35 @@ impl Dir for TestDir {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.change("sync", name)?;
+        let armed = self.fault.is_some();
+        let result = self.change("sync", name);
+        let struck = armed && self.fault.is_none();
         let inode = self.inode(name)?;
+        match result {
+            Ok(()) => inode.durable = inode.contents.clone(),
+            // As the kernel does: what could not be written counts as written, and can be read.
+            Err(error) if struck => {
+                inode.changes.clear();
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
         inode.changes.clear();
-        inode.durable = inode.contents.clone();
+        Ok(())
+    }
+
+    fn drop_cached(&mut self, name: &str) -> io::Result<()> {
+        let inode = self.inode(name)?;
+        let mut contents = inode.durable.clone();
+        for change in &inode.changes {
+            match change {
+                Change::Write(position, bytes) => write(&mut contents, *position, bytes),
+                Change::Truncate(length) => contents.resize(*length, 0),
+            }
+        }
+        // The size is known from elsewhere; what is not there reads as zeros.
+        contents.resize(contents.len().max(inode.contents.len()), 0);
+        inode.contents = contents;
         Ok(())
     }
 

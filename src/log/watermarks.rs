@@ -3,6 +3,7 @@
 //!
 //! Invariant: durable <= written, high watermark <= written, and none of them ever moves back.
 
+use crate::base::planted::{self, Bug};
 use crate::base::{Mono, Offset};
 use std::collections::VecDeque;
 
@@ -149,6 +150,7 @@ impl Watermarks {
             }
         }
         let limit = match self.awaited.front() {
+            _ if planted::is(Bug::HighWatermarkAhead) => self.written,
             Some(run) if run.start.offset < self.written.offset => run.start,
             _ => self.written,
         };

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use super::mail::{Mail, Order};
 use super::{Life, Shard};
 use crate::api::{self, Begun, Facts};
+use crate::base::marks::{self, Mark};
 use crate::base::placement::CONTROLLER;
 use crate::base::{ConnectionId, Few, ShardId};
 use crate::io::{Accepted, Completion, Io, Op, Outcome, Token};
@@ -105,6 +106,7 @@ impl<I: Io> Shard<I> {
             Mail::Wake { call } => self.on_wake(call),
             Mail::Image(publication) => self.apply_image(publication),
             Mail::Applied { version } => self.on_applied(from, version),
+            Mail::Offline(key) => drop(self.state.offline.insert(key)),
             Mail::Adopt(accepted) => self.adopt(accepted),
             Mail::Accept => self.accept(),
         }
@@ -128,7 +130,10 @@ impl<I: Io> Shard<I> {
                 }
             }
             Ok(_) => {}
-            Err(error) => warn!(%error, "cannot accept a connection"),
+            Err(error) => {
+                marks::hit(Mark::AcceptFailed);
+                warn!(%error, "cannot accept a connection");
+            }
         }
         if self.life <= Life::Ready {
             self.accept();
@@ -211,6 +216,7 @@ impl<I: Io> Shard<I> {
             return Ok(false);
         };
         if !connection.may_start(overlaps) {
+            marks::hit(Mark::RequestPostponed);
             connection.postpone(frame);
             return Ok(false);
         }
@@ -267,6 +273,7 @@ impl<I: Io> Shard<I> {
 
     pub(super) fn on_wake(&mut self, call: u64) {
         if let Some((flow, facts)) = self.calls.wake(call) {
+            marks::hit(Mark::LongPollWoken);
             let begun = flow.resume(&mut self.state, &facts);
             self.go_on(facts, begun);
         }
@@ -311,6 +318,7 @@ impl<I: Io> Shard<I> {
         if self.life == Life::Draining && self.drain_by <= now.mono {
             let late: Vec<_> = self.connections.keys().copied().collect();
             for id in late {
+                marks::hit(Mark::DrainTimedOut);
                 self.close(id, "the broker stops");
             }
         }

@@ -7,8 +7,8 @@
 
 use crate::api::controller::Publication;
 use crate::api::job::{Answer, Job, Return};
-use crate::base::ShardId;
 use crate::base::time::Mono;
+use crate::base::{PartitionKey, ShardId};
 use crate::io::{Accepted, Bell};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
@@ -45,6 +45,8 @@ pub enum Mail {
         /// [`Publication::version`].
         version: u64,
     },
+    /// The sender's partition is offline.
+    Offline(PartitionKey),
     /// A new connection that this shard shall serve.
     Adopt(Accepted),
     /// Every shard is ready: accept connections on the own listener.

@@ -16,6 +16,7 @@
 mod calls;
 mod connection;
 mod event;
+mod faults;
 pub mod mail;
 mod partitions;
 mod settle;
@@ -25,7 +26,7 @@ use crate::api::controller::{METADATA, Publication};
 use crate::api::job::{Answer, Job, Return};
 use crate::base::placement::CONTROLLER;
 use crate::base::time::Mono;
-use crate::base::{ConnectionId, PartitionKey, ShardId, ShardStats};
+use crate::base::{ConnectionId, DiskSpace, PartitionKey, Room, ShardId, ShardStats};
 use crate::catalog::{Identity, Image};
 use crate::io::{Completion, Io, Op};
 use crate::state::{Outgoing, ShardState};
@@ -55,6 +56,8 @@ pub struct Settings {
     pub seed: u64,
     /// This shard's counters.
     pub stats: Arc<ShardStats>,
+    /// How full the disk is, as all shards of the broker know it.
+    pub space: Arc<DiskSpace>,
 }
 
 /// How far a shard's life has come; it only moves forward.
@@ -102,6 +105,12 @@ pub struct Shard<I: Io> {
     /// Files of syncs under way, by the number of their round.
     rounds: BTreeMap<u64, PartitionKey>,
     closed_clean: bool,
+    /// Partitions whose queue found no room on the disk.
+    stalled: BTreeSet<PartitionKey>,
+    /// Why the broker must stop, if it must.
+    fatal: Option<io::Error>,
+    /// When the disk is looked at next.
+    look_at: Mono,
     drain_by: Mono,
     flush_at: Mono,
     sweep_at: Mono,
@@ -116,7 +125,7 @@ impl<I: Io> Shard<I> {
     /// A shard that has not started.
     pub fn new(mut io: I, mailbox: Mailbox, settings: Settings) -> Self {
         let now = io.now();
-        let state = ShardState::new(
+        let mut state = ShardState::new(
             (mailbox.shard(), mailbox.shards()),
             now,
             settings.leader_epoch,
@@ -124,6 +133,7 @@ impl<I: Io> Shard<I> {
             Arc::new(Image::new(settings.identity.clone())),
             settings.seed,
         );
+        state.room = Room::new(settings.space.clone());
         let retain_at = now.mono + retention_check_interval(&state);
         Self {
             io,
@@ -143,6 +153,9 @@ impl<I: Io> Shard<I> {
             doomed: Vec::new(),
             rounds: BTreeMap::new(),
             closed_clean: true,
+            stalled: BTreeSet::new(),
+            fatal: None,
+            look_at: now.mono,
             drain_by: Mono::default(),
             flush_at: now.mono,
             sweep_at: now.mono,
@@ -160,7 +173,7 @@ impl<I: Io> Shard<I> {
         if self.state.shard == CONTROLLER {
             if !self.settings.clean {
                 // What the last process wrote is in the page cache, and may have got no further.
-                self.io.sync_all()?;
+                self.sync_before_reading()?;
             }
             let publication = self.open_catalog()?;
             self.publish(publication);
@@ -208,6 +221,9 @@ impl<I: Io> Shard<I> {
         if !self.unsynced.is_empty() {
             deadline = deadline.min(self.flush_at);
         }
+        if let Some(look) = self.next_look() {
+            deadline = deadline.min(look);
+        }
         if let Some(parked) = self.calls.next_deadline() {
             deadline = deadline.min(parked);
         }
@@ -218,6 +234,9 @@ impl<I: Io> Shard<I> {
     }
 
     /// One turn of the loop.
+    ///
+    /// # Errors
+    /// The machine cannot wait any more, or the log of the catalog has failed: the broker must end.
     pub fn turn(&mut self) -> io::Result<()> {
         let deadline = self.fall_asleep();
         self.wake_up(deadline)
@@ -238,6 +257,7 @@ impl<I: Io> Shard<I> {
         self.io.wait(Some(deadline), &mut completions)?;
         self.mailbox.wake_up();
         self.state.now = self.io.now();
+        self.watch_disk();
         let stats = &self.settings.stats;
         stats.turns.add(1);
         stats.completions.add(completions.len() as u64);
@@ -256,7 +276,10 @@ impl<I: Io> Shard<I> {
         }
         self.apply(Event::Deadline);
         self.settle();
-        Ok(())
+        match self.fatal.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Asks the owner of something; the answer comes to [`Shard::deliver`].

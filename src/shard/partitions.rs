@@ -6,6 +6,7 @@ use super::{Life, Shard};
 use crate::api::controller::{Controller, METADATA, Publication};
 use crate::api::groups::Coordinator;
 use crate::base::PartitionKey;
+use crate::base::marks::{self, Mark};
 use crate::base::placement::CONTROLLER;
 use crate::catalog::settings::TopicSettings;
 use crate::catalog::{Image, METADATA_TOPIC, OFFSETS_TOPIC, Topic, topic_settings};
@@ -58,6 +59,7 @@ impl<I: Io> Shard<I> {
             .collect();
         for name in self.io.list_dirs()? {
             if name.ends_with(DELETED_SUFFIX) {
+                marks::hit(Mark::DeletionFinished);
                 self.doomed.push(name);
             } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
                 warn!(
@@ -85,6 +87,7 @@ impl<I: Io> Shard<I> {
         let changes = image.changes_since(&self.state.image);
         self.state.set_image(image.clone());
         self.drop_deleted(&changes.removed);
+        self.count_faults();
         let deleted: Vec<_> = changes
             .removed
             .iter()
@@ -151,6 +154,7 @@ impl<I: Io> Shard<I> {
                 self.closed_clean = false;
                 error!(topic = topic.name, partition = key.partition, %error,
                     "the partition is offline: its log cannot be opened");
+                self.set_offline(key);
             }
         }
     }
@@ -188,6 +192,7 @@ impl<I: Io> Shard<I> {
         let mut dir = self.io.open_dir(&name)?;
         let mut opened = Log::open(dir.as_mut(), config.clone(), opening, report);
         if let Err(why @ (OpenError::EarlierTopic | OpenError::NeverDurable)) = &opened {
+            marks::hit(Mark::StrayDirectory);
             // Set aside, not deleted: they may be all that is left of somebody's records.
             warn!(directory = name, %why, "set aside");
             self.rename_aside(&name)?;
@@ -228,8 +233,9 @@ impl<I: Io> Shard<I> {
         self.state.queued.remove(&key);
         self.unsynced.remove(&key);
         self.syncing.remove(&key);
+        self.stalled.remove(&key);
         crate::api::groups::unload(&mut self.state, key);
-        self.give_up(key);
+        self.give_up(key, None);
         if self.state.owner(key) != self.state.shard {
             return false;
         }
@@ -275,7 +281,8 @@ impl<I: Io> Shard<I> {
             }
         }
         for (key, error) in failed {
-            self.fail_partition(key, &error);
+            warn!(partition = key.partition, %error, "retention could not be applied");
+            self.on_write_failed(key, &error);
         }
     }
 
@@ -294,6 +301,7 @@ impl<I: Io> Shard<I> {
         if let Err(error) = self.io.sync_all() {
             error!(%error, "the logs cannot be closed cleanly");
             self.closed_clean = false;
+            self.mark_all_failed(&error.to_string());
         }
         self.state.partitions.clear();
         self.life = Life::Closed;

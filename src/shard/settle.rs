@@ -15,15 +15,16 @@ use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
 use crate::base::dir::{Dir, File};
+use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
-use crate::base::{FetchPath, Few, Offset, PartitionKey};
+use crate::base::{FetchPath, Few, Mono, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use crate::log::SyncPlan;
 use bytes::BytesMut;
 use std::io;
 use std::ops::Bound;
 use std::time::Duration;
-use tracing::error;
+use tracing::warn;
 
 /// Answers up to this size are copied instead of sent with sendfile: below it two more system
 /// calls cost more than the copy.
@@ -36,6 +37,9 @@ const FLUSH_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// write back a flood at once.
 const UNSYNCED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// A sync that takes longer is told.
+const SLOW_SYNC: Duration = Duration::from_secs(10);
+
 /// Rounds under way at once: each holds its files open.
 pub(super) const SYNCING_MAX: usize = 256;
 
@@ -44,6 +48,11 @@ pub(super) const SYNCING_MAX: usize = 256;
 pub struct Syncing {
     /// Number of the round; every file's completion carries it.
     round: u64,
+    since: Mono,
+    /// The log has said that it takes long.
+    told: bool,
+    /// Names of the files, for the error.
+    files: Vec<String>,
     files_missing: usize,
     /// What is durable afterwards.
     offset_end: Offset,
@@ -55,6 +64,10 @@ impl<I: Io> Shard<I> {
     pub(super) fn settle(&mut self) {
         for (key, error) in std::mem::take(&mut self.state.broken) {
             self.fail_partition(key, &error);
+        }
+        if planted::is(Bug::AckBeforeWrite) {
+            self.drain_outbox();
+            self.reply();
         }
         self.write();
         self.release();
@@ -78,9 +91,11 @@ impl<I: Io> Shard<I> {
                     if self.waiting.wants_acknowledged(key) {
                         self.sync_due.insert(key);
                     }
+                    self.end_stall(key);
                 }
                 Err(error) => {
-                    self.fail_partition(key, &error);
+                    marks::hit(Mark::WriteFailed);
+                    self.on_write_failed(key, &error);
                     continue;
                 }
             }
@@ -96,6 +111,7 @@ impl<I: Io> Shard<I> {
         if flush_due {
             self.flush_at = now + FLUSH_CHECK_INTERVAL;
             self.count_unsynced();
+            self.tell_slow_syncs();
             let due = self.unsynced.iter().filter(|key| self.is_flush_due(**key));
             let due: Vec<_> = due.copied().collect();
             self.sync_due.extend(due);
@@ -107,6 +123,9 @@ impl<I: Io> Shard<I> {
             && let Some(key) = self.take_sync_due()
         {
             // A round under way is followed by another one, if somebody still waits then.
+            if self.syncing.contains_key(&key) {
+                marks::hit(Mark::SyncUnderWay);
+            }
             if self.syncing.contains_key(&key) || !self.unsynced.contains(&key) {
                 continue;
             }
@@ -120,8 +139,32 @@ impl<I: Io> Shard<I> {
     fn count_unsynced(&self) {
         let partitions = self.unsynced.iter();
         let partitions = partitions.filter_map(|key| self.state.partitions.get(key));
-        let bytes = partitions.map(|partition| partition.log.unsynced_bytes());
-        self.settings.stats.unsynced_bytes.set(bytes.sum());
+        let (mut bytes, mut oldest) = (0, self.state.now.mono);
+        for partition in partitions {
+            bytes += partition.log.unsynced_bytes();
+            oldest = oldest.min(partition.log.unsynced_since().unwrap_or(oldest));
+        }
+        let age = self.state.now.mono.since(oldest);
+        self.settings.stats.unsynced_bytes.set(bytes);
+        self.settings.stats.unsynced_ms.set(age.as_millis() as u64);
+    }
+
+    fn tell_slow_syncs(&mut self) {
+        let now = self.state.now.mono;
+        for (key, syncing) in &mut self.syncing {
+            if !syncing.told && now.since(syncing.since) >= SLOW_SYNC {
+                syncing.told = true;
+                let topic = self.state.partitions.get(key).map(|p| &p.topic.name);
+                let files = syncing.files.join(", ");
+                warn!(
+                    topic,
+                    partition = key.partition,
+                    files,
+                    seconds = SLOW_SYNC.as_secs(),
+                    "the disk is slow: a sync has not ended for long"
+                );
+            }
+        }
     }
 
     /// The next partition in turn, so that none is passed over for ever.
@@ -163,6 +206,9 @@ impl<I: Io> Shard<I> {
         };
         let mut syncing = Syncing {
             round,
+            since: self.state.now.mono,
+            told: false,
+            files: Vec::new(),
             files_missing: 0,
             offset_end: plan.offset_end,
             failed: None,
@@ -182,6 +228,7 @@ impl<I: Io> Shard<I> {
             }
             Err(error) => syncing.failed = Some(error),
         }
+        syncing.files = plan.files;
         self.rounds.insert(round, key);
         self.syncing.insert(key, syncing);
         self.finish_sync(key);
@@ -198,6 +245,9 @@ impl<I: Io> Shard<I> {
         };
         syncing.files_missing -= 1;
         if let Err(error) = result {
+            marks::hit(Mark::SyncFailed);
+            let files = syncing.files.join(", ");
+            let error = io::Error::other(format!("sync {files}: {error}"));
             syncing.failed.get_or_insert(error);
         }
         self.finish_sync(key);
@@ -215,6 +265,9 @@ impl<I: Io> Shard<I> {
             return;
         };
         self.rounds.remove(&syncing.round);
+        let took = self.state.now.mono.since(syncing.since);
+        self.settings.stats.sync_rounds.add(1);
+        self.settings.stats.sync_ns.add(took.as_nanos() as u64);
         let Some(partition) = self.state.partitions.get_mut(&key) else {
             return;
         };
@@ -232,6 +285,9 @@ impl<I: Io> Shard<I> {
                     self.sync_due.insert(key);
                 }
                 self.advanced.insert(key);
+            }
+            Err(_) if planted::is(Bug::SyncRetried) => {
+                self.sync_due.insert(key);
             }
             // A second try could succeed without the data being there: the kernel may have
             // dropped the pages that it could not write.
@@ -266,7 +322,7 @@ impl<I: Io> Shard<I> {
         self.drain_outbox();
     }
 
-    fn wake(&mut self, watcher: crate::state::Watcher) {
+    pub(super) fn wake(&mut self, watcher: crate::state::Watcher) {
         match watcher.shard == self.state.shard {
             true => self.on_wake(watcher.call),
             false => self
@@ -321,39 +377,6 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Takes a partition offline: nobody waits for it any longer.
-    pub(super) fn fail_partition(&mut self, key: PartitionKey, error: &io::Error) {
-        let Some(partition) = self.state.partitions.get_mut(&key) else {
-            return;
-        };
-        error!(topic = %partition.topic.name, partition = key.partition, %error,
-            "the partition is offline until the next start: its log cannot be written");
-        partition.log.poison(error.to_string());
-        self.unsynced.remove(&key);
-        // A machine whose records cannot be written decides on what never was: it ends here, and
-        // comes back from its log at the next start.
-        crate::api::groups::unload(&mut self.state, key);
-        if key == METADATA {
-            self.state.controller = None;
-            for (to, answer) in self.waiting.take_published(u64::MAX) {
-                self.deliver(to, answer.into_failed());
-            }
-        }
-        self.give_up(key);
-    }
-
-    /// Answers everything that waits for a partition with an error.
-    pub(super) fn give_up(&mut self, key: PartitionKey) {
-        for (to, answer) in self.waiting.take_all(key) {
-            self.deliver(to, answer.into_failed());
-        }
-        if let Some(partition) = self.state.partitions.get_mut(&key) {
-            for watcher in std::mem::take(&mut partition.watchers) {
-                self.wake(watcher);
-            }
-        }
-    }
-
     /// A reply as what goes to the socket: small records are copied, large ones stay in the page
     /// cache.
     pub(super) fn chunks(&mut self, reply: Reply) -> io::Result<Few<Chunk>> {
@@ -372,7 +395,11 @@ impl<I: Io> Shard<I> {
             }
             let extent = extents[gap.tag as usize].clone();
             let tiny = extent.length <= COPY_BYTES_MAX && path == FetchPath::Auto;
-            if !tiny || !self.io.read(&extent, &mut bytes)? {
+            let copied = tiny && self.io.read(&extent, &mut bytes)?;
+            if tiny && !copied {
+                marks::hit(Mark::ColdRead);
+            }
+            if !copied {
                 chunks.push(Chunk::Bytes(bytes.split().freeze()));
                 chunks.push(Chunk::Extent(extent));
             }

@@ -77,6 +77,24 @@ impl Waiting {
         released
     }
 
+    /// Takes out what waits for more than is written, because the rest cannot be.
+    pub fn take_unwritten(&mut self, key: PartitionKey, written: Offset) -> Few<(Return, Answer)> {
+        let mut unwritten = self.take_written(key);
+        let Some(parked) = self.acknowledged.get_mut(&key) else {
+            return unwritten;
+        };
+        for entry in std::mem::take(parked) {
+            match entry.offset_end > written {
+                true => unwritten.push((entry.to, entry.answer)),
+                false => parked.push(entry),
+            }
+        }
+        if parked.is_empty() {
+            self.acknowledged.remove(&key);
+        }
+        unwritten
+    }
+
     /// Takes out what waited for the catalog to be at `version` everywhere.
     pub fn take_published(&mut self, version: u64) -> Vec<(Return, Answer)> {
         let released = self
@@ -154,6 +172,18 @@ mod tests {
         waiting.until_written(other, to(3), answer());
         assert_eq!(calls(waiting.take_all(KEY)), [1, 2]);
         assert_eq!(calls(waiting.take_written(other)), [3]);
+    }
+
+    #[test]
+    fn a_stalled_partition_gives_up_what_is_not_written() {
+        let mut waiting = Waiting::default();
+        waiting.until_written(KEY, to(1), answer());
+        for (call, offset_end) in [(2, 10), (3, 20), (4, 10)] {
+            waiting.until_acknowledged(KEY, offset_end, to(call), answer());
+        }
+        assert_eq!(calls(waiting.take_unwritten(KEY, 10)), [1, 3]);
+        assert_eq!(calls(waiting.take_acknowledged(KEY, 10)), [2, 4]);
+        assert_eq!(calls(waiting.take_unwritten(KEY, 0)), [0; 0]);
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Broker {
             clean,
             seed,
             stats: Arc::default(),
+            space: Arc::default(),
         };
         let post = Post::new(shards);
         let mut seats = Vec::new();

@@ -8,15 +8,19 @@
 //! | one offset, one record, for ever; no record twice | `on_placed` |
 //! | a producer's records keep their order | `on_placed` |
 //! | what acks=all readers saw stays | an entry that was seen counts as acknowledged |
-//! | high watermark and log start never go back | [`Checker::on_marks`] |
+//! | high watermark and log start never go back, but with a power cut to what is durable |
+//! [`Checker::on_marks`], [`Checker::on_crash`] |
+//! | a deleted topic stays deleted | [`Checker::on_ready`], the admin client |
+//! | a flipped bit is noticed, and nothing wrong is given | [`Checker::on_rot`], `consumer::read` |
 //! | groups: see `group_checker` | |
 //!
-//! Each rule is seen to fail in the tests below, the whole by the planted bugs in `tests/sim.rs`.
+//! Each rule is seen to fail in the tests below, the whole by the bugs in `tests/planted.rs`.
 
 use super::group_checker::GroupChecker;
 use super::records::RecordId;
 use crate::base::{Mono, Offset, PartitionKey, TopicId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// acks=1 is durable this long after its acknowledgement: `flush.ms` and the time that the sync,
 /// and one before it, may take.
@@ -70,12 +74,18 @@ pub struct Checker {
     sent: BTreeMap<RecordId, Sent>,
     histories: BTreeMap<PartitionKey, History>,
     deleted: BTreeSet<TopicId>,
+    /// Those of them whose deletion was acknowledged.
+    gone: BTreeSet<TopicId>,
+    /// Offsets of batches with a flipped bit, and whether somebody was told.
+    rotten: BTreeMap<PartitionKey, (Range<Offset>, bool)>,
     producer_ids: BTreeSet<i64>,
     failure: Option<String>,
     /// A fault of the disk can make a broker late.
     pub flush_may_fail: bool,
     /// Consumer groups.
     pub groups: GroupChecker,
+    /// Requests sent.
+    pub operations: u64,
     /// Records acknowledged.
     pub acked: u64,
     /// Records read.
@@ -191,6 +201,36 @@ impl Checker {
         self.histories.retain(|key, _| key.topic != topic);
     }
 
+    /// The deletion of a topic was acknowledged.
+    pub fn on_topic_gone(&mut self, topic: TopicId) {
+        self.gone.insert(topic);
+    }
+
+    /// A bit has flipped in the stored batch with these offsets.
+    pub fn on_rot(&mut self, key: PartitionKey, offsets: Range<Offset>) {
+        self.rotten.insert(key, (offsets, false));
+    }
+
+    /// Takes note that somebody was told of damage in a partition: that its log is offline, that
+    /// records cannot be read, or by a batch's own CRC. False if there is none.
+    pub fn on_damage(&mut self, key: PartitionKey) -> bool {
+        let rotten = self.rotten.get_mut(&key);
+        rotten.map(|(_, told)| *told = true).is_some()
+    }
+
+    /// Everything was read: by now somebody was told of every flipped bit.
+    pub fn on_all_read(&mut self) {
+        for (key, (offsets, told)) in std::mem::take(&mut self.rotten) {
+            let history = self.histories.get(&key);
+            let retained = history.is_none_or(|history| history.log_start <= offsets.start);
+            if retained && !told && !self.deleted.contains(&key.topic) {
+                self.fail(format!(
+                    "nobody was told of a wrong bit in {offsets:?} of {key:?}"
+                ));
+            }
+        }
+    }
+
     /// The broker has stopped cleanly: everything is on stable storage.
     pub fn on_settled(&mut self) {
         for history in self.histories.values_mut() {
@@ -204,9 +244,9 @@ impl Checker {
     pub fn on_crash(&mut self, now: Mono, crash: Crash) {
         self.groups.on_crash();
         for history in self.histories.values_mut() {
-            history.high_watermark = 0;
             if crash == Crash::Power {
-                history.lose(now, self.flush_may_fail);
+                let durable = history.lose(now, self.flush_may_fail);
+                history.high_watermark = history.high_watermark.min(durable);
             }
         }
     }
@@ -214,7 +254,13 @@ impl Checker {
     /// A broker serves again, with this log: `None` if it could not open it. What it has is on
     /// stable storage, because opening a log syncs it.
     pub fn on_ready(&mut self, key: PartitionKey, ends: Option<(Offset, Offset)>) {
+        if self.gone.contains(&key.topic) {
+            return self.fail(format!("{key:?} is back after its deletion"));
+        }
         let Some((log_start, log_end)) = ends else {
+            if self.on_damage(key) {
+                return;
+            }
             return self.fail(format!("{key:?} is offline after a restart"));
         };
         self.on_ends(key, log_start, log_end);
@@ -323,8 +369,9 @@ impl History {
         Ok(())
     }
 
-    /// The power was cut: what lies behind the last record that must be durable may be gone.
-    fn lose(&mut self, now: Mono, flush_may_fail: bool) {
+    /// The power was cut: what lies behind the last record that must be durable may be gone. Gives
+    /// the end of what may not.
+    fn lose(&mut self, now: Mono, flush_may_fail: bool) -> Offset {
         let durable = |entry: &Entry| {
             let flushed = entry.acked_at.map(|at| at.plus_ms(FLUSHED_AFTER_MS) < now);
             let acked = entry.acked_at.is_some() || entry.seen;
@@ -336,6 +383,7 @@ impl History {
         for (_, entry) in self.entries.range_mut(end..) {
             entry.uncertain = true;
         }
+        end
     }
 }
 
@@ -477,6 +525,37 @@ mod tests {
     }
 
     #[test]
+    fn the_high_watermark_goes_back_to_what_is_durable_and_no_further() {
+        for (acks, crash, high, good) in [
+            (-1, Crash::Power, 5, true),
+            (-1, Crash::Power, 4, false),
+            (1, Crash::Process, 4, false),
+            (1, Crash::Power, 4, true),
+        ] {
+            let mut checker = acked(acks);
+            checker.on_marks(KEY, 0, 5);
+            checker.on_crash(Mono(1), crash);
+            let failed = failure(checker, |c| c.on_marks(KEY, 0, high)).is_some();
+            assert_eq!(failed, !good, "acks={acks}, {crash:?}, {high}");
+        }
+    }
+
+    #[test]
+    fn damage_must_be_told() {
+        let read = |c: &mut Checker| {
+            c.on_rot(KEY, 1..3);
+            c.on_all_read();
+        };
+        assert!(failure(acked(-1), read).is_some());
+        let told = |c: &mut Checker| {
+            c.on_rot(KEY, 1..3);
+            c.on_ready(KEY, None);
+            c.on_all_read();
+        };
+        assert!(failure(acked(-1), told).is_none());
+    }
+
+    #[test]
     fn producer_ids_are_given_once() {
         let twice = |c: &mut Checker| {
             c.on_producer_id(5);
@@ -493,5 +572,11 @@ mod tests {
             crash(Crash::Process, 0)(c);
         };
         assert!(failure(acked(-1), deleted).is_none());
+        let back = |c: &mut Checker| {
+            c.on_topic_deleted(KEY.topic);
+            c.on_topic_gone(KEY.topic);
+            c.on_ready(KEY, Some((0, 0)));
+        };
+        assert!(failure(acked(-1), back).is_some());
     }
 }

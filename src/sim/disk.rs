@@ -1,28 +1,52 @@
 //! A disk that forgets what was not synced: contents by sectors, names by the order of their
 //! changes within a directory, as a file system with a journal does. It can stop in the middle of
 //! anything (see [`Disk::stop_after`]): from then on every call fails and nothing changes, until
-//! [`Disk::restart`].
+//! [`Disk::restart`]. What else is bad about it is in [`DiskFaults`].
 //!
-//! Invariant: what was synced before the machine lost power is there afterwards.
+//! Invariant: what was synced before the machine lost power is there afterwards, bit by bit, until
+//! [`Disk::flip`].
 
-use crate::base::Mono;
+use crate::base::Space;
 use crate::base::prng::Prng;
-use std::collections::{BTreeMap, VecDeque};
+use nix::errno::Errno;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 /// What a device writes as a whole.
 const SECTOR_BYTES: usize = 512;
 
-/// Bugs of the shell that look like these faults of a disk; for tests of the checker.
+/// Removed files whose blocks are used again.
+const STALE_FILES_MAX: usize = 8;
+
+/// What a sector of a new block holds if the power went before it was written, but not before the
+/// file's size was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Unwritten {
+    /// The size did not get there either.
+    #[default]
+    Missing,
+    /// Zeros.
+    Zeros,
+    /// What a removed file had at the same place.
+    Stale,
+    /// Anything.
+    Garbage,
+}
+
+/// What is bad about a disk, beside that it forgets. All off by default.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DiskBugs {
-    /// A process that dies takes writes of its last milliseconds with it: it had answered before
-    /// it wrote.
-    pub late_write_ms: Option<u64>,
-    /// Syncing a directory does nothing.
-    pub sync_dir_skipped: bool,
-    /// One of so many writes ends early, and nobody notices.
-    pub short_write_one_in: Option<u64>,
+pub struct DiskFaults {
+    /// Of 100,000 changes but syncs, so many fail.
+    pub write_failures: u64,
+    /// Of 100,000 syncs, so many fail.
+    pub sync_failures: u64,
+    /// Of 100 reads and writes, so many do only a part.
+    pub short: u64,
+    /// Of 1,000 sectors that were written and not synced when the power went, so many have a wrong
+    /// bit.
+    pub rot: u64,
+    /// See there.
+    pub unwritten: Unwritten,
 }
 
 /// The data directory of one broker.
@@ -37,10 +61,10 @@ pub struct Disk {
     stopped: bool,
     /// A sync has failed: what it should have stored is gone from everywhere but the page cache.
     pub damaged: bool,
-    /// Of 100,000 changes, so many fail.
-    pub failures: u64,
-    /// See [`DiskBugs`].
-    pub bugs: DiskBugs,
+    /// There is no room: nothing can grow.
+    pub full: bool,
+    /// How bad it is now.
+    pub faults: DiskFaults,
 }
 
 /// The directory that holds the files of the data directory itself.
@@ -69,7 +93,7 @@ struct Inode {
     contents: Vec<u8>,
     durable: Vec<u8>,
     /// What happened since, with a number of its own each.
-    changes: VecDeque<(u64, Mono, Change)>,
+    changes: VecDeque<(u64, Change)>,
     next_change: u64,
 }
 
@@ -89,8 +113,8 @@ impl Default for Disk {
             stop_at: None,
             stopped: false,
             damaged: false,
-            failures: 0,
-            bugs: DiskBugs::default(),
+            full: false,
+            faults: DiskFaults::default(),
         }
     }
 }
@@ -122,22 +146,6 @@ impl Disk {
         self.stopped = false;
     }
 
-    /// The process is dead, the machine lives.
-    pub fn lose_process(&mut self, now: Mono) {
-        let Some(late_ms) = self.bugs.late_write_ms else {
-            return;
-        };
-        for inode in &mut self.inodes {
-            inode
-                .changes
-                .retain(|(_, at, _)| at.plus_ms(late_ms as i64) <= now);
-            inode.contents = inode.durable.clone();
-            for (_, _, change) in &inode.changes {
-                change.apply(&mut inode.contents);
-            }
-        }
-    }
-
     /// The machine has lost its power: of what was not synced some is there, the rest is not.
     pub fn lose_power(&mut self, prng: &mut Prng) {
         self.damaged = false;
@@ -145,20 +153,71 @@ impl Disk {
         for names in &mut self.directories {
             names.lose(prng);
         }
+        let removed = self.removed();
         for inode in &mut self.inodes {
-            inode.lose(prng);
+            let stale = match removed.is_empty() {
+                true => Vec::new(),
+                false => removed[prng.below(removed.len() as u64) as usize].clone(),
+            };
+            inode.lose(prng, &self.faults, &stale);
         }
     }
 
-    /// Counts a change, and fails it if its time has come.
-    fn change(&mut self, prng: &mut Prng) -> io::Result<()> {
+    /// Contents of files that have no name any more, the longest ones: freed blocks, which new
+    /// files may get.
+    fn removed(&self) -> Vec<Vec<u8>> {
+        if self.faults.unwritten != Unwritten::Stale {
+            return Vec::new();
+        }
+        let names = self
+            .directories
+            .iter()
+            .flat_map(|names| names.live.values());
+        let live: BTreeSet<_> = names.collect();
+        let files = self.inodes.iter().enumerate();
+        let removed = files.filter(|(at, inode)| !live.contains(at) && !inode.contents.is_empty());
+        let mut removed: Vec<_> = removed.map(|(_, inode)| &inode.contents).collect();
+        removed.sort_by_key(|contents| std::cmp::Reverse(contents.len()));
+        removed.truncate(STALE_FILES_MAX);
+        removed.into_iter().cloned().collect()
+    }
+
+    /// A bit of a file changes by itself, on the disk and in the page cache.
+    pub fn flip(&mut self, inode: u64, position: usize, bit: u8) {
+        let inode = &mut self.inodes[inode as usize];
+        for bytes in [&mut inode.contents, &mut inode.durable] {
+            bytes[position] ^= 1 << bit;
+        }
+    }
+
+    /// The whole of a file, if all of it is on stable storage.
+    pub fn synced(&self, inode: u64) -> Option<&[u8]> {
+        let inode = &self.inodes[inode as usize];
+        inode.changes.is_empty().then_some(&inode.durable)
+    }
+
+    /// Counts a change, and fails it if its time has come, or at this rate.
+    fn change_or_fail(&mut self, prng: &mut Prng, failures: u64) -> io::Result<()> {
         self.operations += 1;
         if self.stop_at.is_some_and(|at| self.operations > at) {
             self.stopped = true;
         }
         self.check_running()?;
-        match self.failures > 0 && prng.below(100_000) < self.failures {
-            true => Err(io::Error::other("a fault of the disk")),
+        match failures > 0 && prng.below(100_000) < failures {
+            true => Err(Errno::EIO.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn change(&mut self, prng: &mut Prng) -> io::Result<()> {
+        self.change_or_fail(prng, self.faults.write_failures)
+    }
+
+    /// A change that needs room.
+    fn grow(&mut self, prng: &mut Prng) -> io::Result<()> {
+        self.change(prng)?;
+        match self.full {
+            true => Err(Errno::ENOSPC.into()),
             false => Ok(()),
         }
     }
@@ -193,7 +252,7 @@ impl Disk {
         if let Some(directory) = self.find_dir(name)? {
             return Ok(directory);
         }
-        self.change(prng)?;
+        self.grow(prng)?;
         self.directories.push(Names::default());
         let directory = self.directories.len() - 1;
         self.root.link(name, directory);
@@ -236,7 +295,7 @@ impl Disk {
 
     /// Creates an empty file.
     pub fn create(&mut self, prng: &mut Prng, directory: usize, name: &str) -> io::Result<()> {
-        self.change(prng)?;
+        self.grow(prng)?;
         if self.directories[directory].live.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -250,16 +309,20 @@ impl Disk {
         self.inode_of(directory, name).map(|inode| inode as u64)
     }
 
-    /// Reads up to the end of the file.
-    pub fn read_at(
+    /// Reads some of the file, at its end nothing.
+    pub fn read_some(
         &self,
-        directory: usize,
-        name: &str,
+        prng: &mut Prng,
+        inode: u64,
         position: u64,
         buffer: &mut [u8],
     ) -> io::Result<usize> {
-        let inode = self.inode_of(directory, name)?;
-        Ok(self.read(inode as u64, position, buffer))
+        self.check_running()?;
+        let mut length = buffer.len();
+        if length > 0 && prng.percent(self.faults.short) {
+            length = 1 + prng.below(length as u64) as usize;
+        }
+        Ok(self.read(inode, position, &mut buffer[..length]))
     }
 
     /// Reads up to the end of the file, whatever its name is by now.
@@ -271,39 +334,70 @@ impl Disk {
         length
     }
 
-    /// Writes to the page cache; after an error a part of it.
-    pub fn write_at(
+    /// Writes some of the bytes, at least one, to the page cache; also before an error.
+    pub fn write_some(
         &mut self,
         prng: &mut Prng,
-        now: Mono,
-        (directory, name): (usize, &str),
+        inode: u64,
         position: u64,
         mut bytes: Vec<u8>,
-    ) -> io::Result<()> {
-        let inode = self.inode_of(directory, name)?;
+    ) -> io::Result<usize> {
         let result = self.change(prng);
         if self.stopped {
-            return result;
+            return result.map(|()| 0);
         }
-        let short = self.bugs.short_write_one_in.filter(|n| prng.below(*n) == 0);
-        if result.is_err() || short.is_some() {
+        if result.is_err() {
             bytes.truncate(prng.below(bytes.len() as u64 + 1) as usize);
+        } else if !bytes.is_empty() && prng.percent(self.faults.short) {
+            bytes.truncate(1 + prng.below(bytes.len() as u64) as usize);
         }
-        self.inodes[inode].put(now, Change::Write(position as usize, bytes));
-        result
+        let (full, inode) = (self.full, &mut self.inodes[inode as usize]);
+        if full {
+            bytes.truncate(inode.contents.len().saturating_sub(position as usize));
+        }
+        let written = bytes.len();
+        inode.put(Change::Write(position as usize, bytes));
+        result?;
+        match full && written == 0 {
+            true => Err(Errno::ENOSPC.into()),
+            false => Ok(written),
+        }
+    }
+
+    /// Forgets what the page cache holds and the device does not, but for what is still to be
+    /// written: after a failed sync that is what it should have stored.
+    pub fn drop_cached(&mut self, directory: usize, name: &str) -> io::Result<()> {
+        let inode = self.inode_of(directory, name)?;
+        let inode = &mut self.inodes[inode];
+        inode.contents = inode.durable.clone();
+        for (_, change) in &inode.changes {
+            change.apply(&mut inode.contents);
+        }
+        Ok(())
+    }
+
+    /// What is left of it.
+    pub fn space(&self) -> Space {
+        let (free_bytes, total_bytes) = (0, 1 << 40);
+        match self.full {
+            true => Space {
+                free_bytes,
+                total_bytes,
+            },
+            false => Space::ENDLESS,
+        }
     }
 
     /// Cuts a file.
     pub fn truncate(
         &mut self,
         prng: &mut Prng,
-        now: Mono,
         (directory, name): (usize, &str),
         length: u64,
     ) -> io::Result<()> {
         let inode = self.inode_of(directory, name)?;
         self.change(prng)?;
-        self.inodes[inode].put(now, Change::Truncate(length as usize));
+        self.inodes[inode].put(Change::Truncate(length as usize));
         Ok(())
     }
 
@@ -315,7 +409,7 @@ impl Disk {
         name: &str,
         contents: &[u8],
     ) -> io::Result<()> {
-        self.change(prng)?;
+        self.grow(prng)?;
         self.inodes.push(Inode {
             contents: contents.to_vec(),
             durable: contents.to_vec(),
@@ -349,13 +443,13 @@ impl Disk {
 
     /// Ends a sync: everything before `mark` is durable, or lost for ever.
     pub fn finish_sync(&mut self, prng: &mut Prng, inode: u64, mark: u64) -> io::Result<()> {
-        let result = self.change(prng);
+        let result = self.change_or_fail(prng, self.faults.sync_failures);
         if self.stopped {
             return result;
         }
         let inode = &mut self.inodes[inode as usize];
-        let due = inode.changes.partition_point(|(number, ..)| *number < mark);
-        for (_, _, change) in inode.changes.drain(..due) {
+        let due = inode.changes.partition_point(|(number, _)| *number < mark);
+        for (_, change) in inode.changes.drain(..due) {
             match result {
                 Ok(()) => change.apply(&mut inode.durable),
                 Err(_) => self.damaged = true,
@@ -395,12 +489,10 @@ impl Disk {
         directory: usize,
         marks: [u64; 2],
     ) -> io::Result<()> {
-        self.change(prng)?;
-        if !self.bugs.sync_dir_skipped {
-            self.directories[directory].sync(marks[0]);
-            if directory == ROOT {
-                self.root.sync(marks[1]);
-            }
+        self.change_or_fail(prng, self.faults.sync_failures)?;
+        self.directories[directory].sync(marks[0]);
+        if directory == ROOT {
+            self.root.sync(marks[1]);
         }
         Ok(())
     }
@@ -455,16 +547,16 @@ impl NameChange {
 }
 
 impl Inode {
-    fn put(&mut self, now: Mono, change: Change) {
+    fn put(&mut self, change: Change) {
         change.apply(&mut self.contents);
-        self.changes.push_back((self.next_change, now, change));
+        self.changes.push_back((self.next_change, change));
         self.next_change += 1;
     }
 
     /// Keeps what was synced and a part of the rest.
-    fn lose(&mut self, prng: &mut Prng) {
+    fn lose(&mut self, prng: &mut Prng, faults: &DiskFaults, stale: &[u8]) {
         let luck = prng.below(101);
-        for (_, _, change) in self.changes.drain(..) {
+        for (_, change) in std::mem::take(&mut self.changes) {
             match change {
                 Change::Truncate(_) if prng.percent(luck) => change.apply(&mut self.durable),
                 Change::Truncate(_) => {}
@@ -474,8 +566,9 @@ impl Inode {
                     while at < bytes.len() {
                         let sector_end = SECTOR_BYTES - (position + at) % SECTOR_BYTES;
                         let end = (at + sector_end).min(bytes.len());
-                        if prng.percent(luck) {
-                            write(&mut self.durable, position + at, &bytes[at..end]);
+                        match prng.percent(luck) {
+                            true => self.keep(prng, faults, position + at, &bytes[at..end]),
+                            false => self.junk(prng, faults, position + at, end - at, stale),
                         }
                         at = end;
                     }
@@ -483,6 +576,43 @@ impl Inode {
             }
         }
         self.contents = self.durable.clone();
+    }
+
+    /// A part of a sector has reached the disk.
+    fn keep(&mut self, prng: &mut Prng, faults: &DiskFaults, position: usize, bytes: &[u8]) {
+        write(&mut self.durable, position, bytes);
+        if faults.rot > 0 && prng.below(1_000) < faults.rot {
+            let at = position + prng.below(bytes.len() as u64) as usize;
+            self.durable[at] ^= 1 << prng.below(8);
+        }
+    }
+
+    /// A part of a sector has not, but perhaps the file's new size.
+    fn junk(
+        &mut self,
+        prng: &mut Prng,
+        faults: &DiskFaults,
+        position: usize,
+        length: usize,
+        stale: &[u8],
+    ) {
+        if position < self.durable.len() || faults.unwritten == Unwritten::Missing {
+            return;
+        }
+        let bytes: Vec<u8> = match faults.unwritten {
+            Unwritten::Garbage => (0..length).map(|_| prng.next_u64() as u8).collect(),
+            Unwritten::Stale => {
+                let stale = stale.get(position..).unwrap_or_default();
+                stale
+                    .iter()
+                    .copied()
+                    .chain(std::iter::repeat(0))
+                    .take(length)
+                    .collect()
+            }
+            Unwritten::Zeros | Unwritten::Missing => vec![0; length],
+        };
+        write(&mut self.durable, position, &bytes);
     }
 }
 

@@ -3,7 +3,8 @@
 use super::disk::ROOT;
 use super::world::World;
 use crate::base::dir::{Dir, File, FileKind};
-use crate::base::{Mono, Now};
+use crate::base::{Mono, Now, Space};
+use crate::io::files::{read_all, write_all};
 use crate::io::{Bell, Completion, Extent, Io, Op, Socket, Token};
 use bytes::BytesMut;
 use std::cell::RefCell;
@@ -90,6 +91,10 @@ impl Io for SimIo {
         disk.sync_dir(prng, ROOT)
     }
 
+    fn space(&mut self) -> io::Result<Space> {
+        Ok(self.world.borrow().disk.space())
+    }
+
     fn sync_all(&mut self) -> io::Result<()> {
         let World { disk, prng, .. } = &mut *self.world.borrow_mut();
         disk.sync_all(prng)
@@ -139,8 +144,11 @@ impl Dir for SimDir {
 
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let directory = self.directory()?;
-        let world = self.world.borrow();
-        world.disk.read_at(directory, name, position, buffer)
+        let World { disk, prng, .. } = &mut *self.world.borrow_mut();
+        let inode = disk.open(directory, name)?;
+        read_all(position, buffer, |position, rest| {
+            disk.read_some(prng, inode, position, rest)
+        })
     }
 
     fn write_at(
@@ -150,11 +158,12 @@ impl Dir for SimDir {
         slices: &[io::IoSlice<'_>],
     ) -> io::Result<()> {
         let directory = self.directory()?;
-        let bytes = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-        let World {
-            disk, prng, now, ..
-        } = &mut *self.world.borrow_mut();
-        disk.write_at(prng, *now, (directory, name), position, bytes)
+        let World { disk, prng, .. } = &mut *self.world.borrow_mut();
+        let inode = disk.open(directory, name)?;
+        write_all(position, slices, |position, slices| {
+            let bytes = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            disk.write_some(prng, inode, position, bytes)
+        })
     }
 
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()> {
@@ -163,12 +172,15 @@ impl Dir for SimDir {
         disk.replace(prng, directory, name, contents)
     }
 
+    fn drop_cached(&mut self, name: &str) -> io::Result<()> {
+        let directory = self.directory()?;
+        self.world.borrow_mut().disk.drop_cached(directory, name)
+    }
+
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         let directory = self.directory()?;
-        let World {
-            disk, prng, now, ..
-        } = &mut *self.world.borrow_mut();
-        disk.truncate(prng, *now, (directory, name), length)
+        let World { disk, prng, .. } = &mut *self.world.borrow_mut();
+        disk.truncate(prng, (directory, name), length)
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {

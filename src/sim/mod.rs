@@ -2,7 +2,7 @@
 //! disk, all from one seed. Faults strike, brokers crash and come back with another number of
 //! shards, clients speak the real protocol, and a checker that knows what was promised watches.
 //!
-//! - `world`, `network`, `disk`: what is outside of the broker; `io`: how a shard sees it
+//! - `world`, `network`, `disk`, `rot`: what is outside of the broker; `io`: how a shard sees it
 //! - `broker`: starts, drives and stops the shards; `run`: one seed from set-up to audit
 //! - `clients`: the workload; `records`, `plan`: what it sends and who takes part
 //! - `checker`, `group_checker`: what was promised
@@ -19,6 +19,7 @@ pub mod io;
 pub mod network;
 pub mod plan;
 pub mod records;
+pub mod rot;
 pub mod run;
 pub mod trace;
 pub mod world;

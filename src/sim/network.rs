@@ -14,6 +14,13 @@ use std::sync::Weak;
 /// Largest piece that travels as one.
 const PIECE_BYTES_MAX: u64 = 16 * 1024;
 
+/// The same to and from a slow peer, and the most time between two of them.
+const DRIP_BYTES_MAX: u64 = 300;
+const DRIP_NS_MAX: u64 = 1_000_000;
+
+/// How long a slow peer may take for an answer, on top of all others' time.
+pub const SLOW_MS_MAX: i64 = 20_000;
+
 /// One direction of a connection.
 #[derive(Debug, Default)]
 pub struct Pipe {
@@ -24,6 +31,8 @@ pub struct Pipe {
     in_transit: usize,
     /// The sender has closed it: no more pieces.
     closed: bool,
+    /// It brings little at a time, with pauses.
+    drips: bool,
 }
 
 impl Pipe {
@@ -39,13 +48,18 @@ impl Pipe {
         let mut arrivals = Vec::new();
         while !bytes.is_empty() && !self.closed {
             let bound = match prng.below(4) {
+                _ if self.drips => DRIP_BYTES_MAX,
                 0 => 16,
                 1 => 700,
                 _ => PIECE_BYTES_MAX,
             };
             let length = (1 + prng.below(bound)).min(bytes.len() as u64) as usize;
             let jitter = prng.below(latency_ns + 1);
-            let earliest = self.flying.back().map_or(Mono::default(), |(at, _)| *at);
+            let last = self.flying.back().map_or(Mono::default(), |(at, _)| *at);
+            let earliest = match self.drips {
+                true => Mono(last.0 + prng.below(DRIP_NS_MAX)),
+                false => last,
+            };
             let at = Mono(now.0 + latency_ns + jitter).max(earliest);
             self.in_transit += length;
             self.flying.push_back((at, bytes.split_to(length)));
@@ -89,6 +103,13 @@ impl Pipe {
     /// Everything was taken and no more will come.
     pub fn is_at_end(&self) -> bool {
         self.closed && self.in_transit == 0
+    }
+
+    /// Of what is here only the first `length` bytes have come; for a connection that breaks now.
+    pub fn shorten(&mut self, length: usize) {
+        let lost = self.here.len().saturating_sub(length);
+        self.here.truncate(length);
+        self.in_transit -= lost;
     }
 
     /// What was not taken is lost, also what has arrived: whoever is told of a power cut before it
@@ -149,18 +170,23 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A fresh one, of random quality.
-    pub fn new(prng: &mut Prng) -> Self {
+    /// A fresh one, of random quality; `slow` to a peer that sends and takes little at a time.
+    pub fn new(prng: &mut Prng, slow: bool) -> Self {
         let window_bytes = match prng.below(3) {
+            _ if slow => 8_000,
             0 => 2_000,
             1 => 30_000,
             _ => 300_000,
         };
+        let pipe = || Pipe {
+            drips: slow,
+            ..Pipe::default()
+        };
         Self {
             socket: None,
             shard: 0,
-            to_broker: Pipe::default(),
-            to_client: Pipe::default(),
+            to_broker: pipe(),
+            to_client: pipe(),
             receive: None,
             send: None,
             latency_ns: 5_000 + prng.below(400_000),
@@ -168,6 +194,11 @@ impl Connection {
             end: None,
             hung_up: false,
         }
+    }
+
+    /// True if its peer is slow.
+    pub fn is_slow(&self) -> bool {
+        self.to_broker.drips
     }
 
     /// True if the client would learn something by reading.

@@ -1,7 +1,9 @@
 //! What kind of run a seed stands for: every run has other rates, sizes and participants, so that
 //! each mixture of them is tried some day (swarm testing).
 
-use super::clients::producer;
+use super::clients::{member, producer};
+use super::disk::{DiskFaults, Unwritten};
+use super::world::Faults;
 use crate::base::prng::Prng;
 use std::collections::BTreeMap;
 
@@ -26,22 +28,26 @@ pub struct Plan {
     /// The topic that each consumer reads.
     pub consumers: Vec<&'static str>,
     /// Members of the one group.
-    pub members: u32,
+    pub members: Vec<member::Plan>,
     /// Virtual time in which things break.
     pub duration_ms: i64,
     /// Mean time between two faults of the broker.
     pub fault_pause_ms: u64,
-    /// See [`super::world::Faults`].
-    pub resets: u64,
-    /// See [`super::world::Faults`].
-    pub sync_ns_max: u64,
-    /// See [`super::disk::Disk::failures`].
-    pub disk_failures: u64,
+    /// How bad world and network are while things break.
+    pub faults: Faults,
+    /// How bad the disk is.
+    pub disk: DiskFaults,
+    /// The wall clock is set at times.
+    pub clock_jumps: bool,
+    /// The disk is full at times.
+    pub full_disk: bool,
+    /// In the end bits of stored records flip.
+    pub rot: bool,
 }
 
 impl Plan {
     /// The plan of a seed.
-    pub fn new(prng: &mut Prng, write_caching: bool, failing_disk: bool) -> Self {
+    pub fn new(prng: &mut Prng, failing_disk: bool) -> Self {
         let message_bytes_max = if prng.percent(20) { 200 } else { 1 << 20 };
         let settings = [
             ("log.retention.check.interval.ms", "700".to_owned()),
@@ -58,8 +64,8 @@ impl Plan {
             ),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value));
-        let topics = [(SOLID, false), (MIXED, true)]
-            .map(|(name, retention)| topic(prng, name, retention, write_caching));
+        let topics =
+            [(SOLID, false), (MIXED, true)].map(|(name, retention)| topic(prng, name, retention));
         let mut producers = Vec::new();
         for number in 0..2 + prng.below(3) as u32 {
             let solid = number == 0 || prng.percent(30);
@@ -73,7 +79,6 @@ impl Plan {
                 topic: if solid { SOLID } else { MIXED }.to_owned(),
                 acks,
                 idempotent,
-                unnumbered: false,
                 pause_ms: 1 + prng.below(40),
             });
         }
@@ -83,24 +88,77 @@ impl Plan {
             topics: topics.into(),
             producers,
             consumers: (0..1 + prng.below(3)).map(|_| pick(prng)).collect(),
-            members: prng.below(4) as u32,
+            members: members(prng),
             duration_ms: 4_000 + prng.below(8_000) as i64,
             fault_pause_ms: match failing_disk || prng.percent(20) {
                 true => 3_000 + prng.below(3_000),
                 false => 100 + prng.below(3_000),
             },
-            resets: if prng.percent(50) { prng.below(300) } else { 0 },
-            sync_ns_max: [100_000, 2_000_000, 50_000_000][prng.below(3) as usize],
-            disk_failures: match (failing_disk, prng.percent(20)) {
-                (true, _) => 200 + prng.below(1_000),
-                (_, true) => prng.below(200),
-                _ => 0,
+            clock_jumps: prng.percent(30),
+            full_disk: failing_disk || prng.percent(20),
+            rot: prng.percent(40),
+            faults: Faults {
+                resets: sometimes(prng, 50, 300),
+                sync_ns_max: [100_000, 2_000_000, 50_000_000][prng.below(3) as usize],
+                late: sometimes(prng, 50, 40),
+                slow: sometimes(prng, 30, 60),
+                refusals: sometimes(prng, 30, 50),
+                disk_may_fail: false,
             },
+            disk: disk_faults(prng, failing_disk),
         }
+        .completed()
+    }
+
+    fn completed(mut self) -> Self {
+        let failures = self.disk.write_failures + self.disk.sync_failures;
+        self.faults.disk_may_fail = self.full_disk || failures > 0;
+        self
     }
 }
 
-fn topic(prng: &mut Prng, name: &str, retention: bool, write_caching: bool) -> TopicPlan {
+fn members(prng: &mut Prng) -> Vec<member::Plan> {
+    let (count, with_static, with_cooperative) =
+        (prng.below(4), prng.percent(40), prng.percent(50));
+    let member = |number| member::Plan {
+        number,
+        topic: SOLID.to_owned(),
+        is_static: with_static && prng.percent(60),
+        cooperative: with_cooperative && prng.percent(70),
+        with_static,
+    };
+    (0..count as u32).map(member).collect()
+}
+
+/// A rate below `bound` in so many of 100 runs, else none.
+fn sometimes(prng: &mut Prng, percent: u64, bound: u64) -> u64 {
+    match prng.percent(percent) {
+        true => prng.below(bound),
+        false => 0,
+    }
+}
+
+fn disk_faults(prng: &mut Prng, failing: bool) -> DiskFaults {
+    let unwritten = [
+        Unwritten::Missing,
+        Unwritten::Zeros,
+        Unwritten::Stale,
+        Unwritten::Garbage,
+    ];
+    let failures = |prng: &mut Prng| match failing {
+        true => 200 + prng.below(1_000),
+        false => sometimes(prng, 15, 200),
+    };
+    DiskFaults {
+        write_failures: failures(prng),
+        sync_failures: failures(prng),
+        short: sometimes(prng, 40, 30),
+        rot: sometimes(prng, 30, 100),
+        unwritten: unwritten[prng.below(4) as usize],
+    }
+}
+
+fn topic(prng: &mut Prng, name: &str, retention: bool) -> TopicPlan {
     let mut settings = vec![
         ("index.interval.bytes", 100 + prng.below(4_000)),
         ("segment.index.bytes", 24 + prng.below(400)),
@@ -113,13 +171,8 @@ fn topic(prng: &mut Prng, name: &str, retention: bool, write_caching: bool) -> T
     if retention && prng.percent(30) {
         settings.push(("retention.ms", 500 + prng.below(5_000)));
     }
-    let mut settings: Vec<_> = settings
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_string()))
-        .collect();
-    if write_caching {
-        settings.push(("write.caching".to_owned(), "true".to_owned()));
-    }
+    let settings = settings.into_iter();
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_string()));
     let partitions = 1 + prng.below(3) as i32;
-    (name.to_owned(), partitions, settings)
+    (name.to_owned(), partitions, settings.collect())
 }

@@ -9,10 +9,12 @@ use super::clients::consumer::Consumer;
 use super::clients::member::Member;
 use super::clients::producer::Producer;
 use super::clients::{Client, Cluster, Scene};
+use super::disk::DiskFaults;
 use super::io::SharedWorld;
-use super::plan::{Plan, SOLID};
+use super::plan::{MIXED, Plan, SOLID};
+use super::rot;
 use super::trace::Trace;
-use super::world::{Bugs, Faults, World};
+use super::world::{Faults, World};
 use crate::api::controller::METADATA;
 use crate::base::prng::Prng;
 use crate::base::{Mono, PartitionKey};
@@ -23,6 +25,9 @@ use std::rc::Rc;
 /// Virtual time in which everything must come to an end once nothing breaks any more.
 const QUIET_MS_MAX: i64 = 60_000;
 
+/// Longest that the disk is full.
+const FULL_MS_MAX: u64 = 1_500;
+
 /// Steps of a run; more is a loop without progress.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -31,12 +36,6 @@ const STEPS_MAX: u64 = 3_000_000;
 pub struct Options {
     /// Decides everything.
     pub seed: u64,
-    /// Planted bugs.
-    pub bugs: Bugs,
-    /// The broker of this run does not recognise what a producer sends again.
-    pub dedupe_off: bool,
-    /// The topics of this run answer acks=all before the sync.
-    pub acknowledged_early: bool,
     /// Writes and syncs fail often.
     pub failing_disk: bool,
     /// Lines of the trace to keep.
@@ -52,6 +51,8 @@ pub struct Report {
     pub trace: Trace,
     /// Starts of the broker.
     pub runs: u64,
+    /// Requests sent.
+    pub operations: u64,
     /// Records acknowledged.
     pub acked: u64,
     /// Records read.
@@ -65,7 +66,7 @@ pub struct Report {
 /// Runs one seed to its end or to the first failure, which may be a panic of the broker.
 pub fn run(options: Options) -> Report {
     let trace = Trace::new(options.lines_max);
-    let world = World::new(options.seed, options.bugs, trace);
+    let world = World::new(options.seed, trace);
     let world = Rc::new(RefCell::new(world));
     let mut simulation = Simulation::new(world.clone(), options);
     let result = catch_unwind(AssertUnwindSafe(|| simulation.run()));
@@ -80,6 +81,7 @@ pub fn run(options: Options) -> Report {
         failure: checker.failure().map(str::to_owned),
         trace: std::mem::replace(trace, Trace::new(0)),
         runs: run.div_ceil(2),
+        operations: checker.operations,
         acked: checker.acked,
         read: checker.read,
         generations: checker.groups.generations,
@@ -89,7 +91,6 @@ pub fn run(options: Options) -> Report {
 
 struct Simulation {
     world: SharedWorld,
-    options: Options,
     plan: Plan,
     prng: Prng,
     checker: Checker,
@@ -104,6 +105,8 @@ struct Simulation {
     crash: Crash,
     /// When a fault that waits for the disk strikes at the latest.
     crash_by: Option<Mono>,
+    /// When the disk has room again.
+    room_at: Option<Mono>,
     quiet: bool,
     steps: u64,
 }
@@ -111,11 +114,10 @@ struct Simulation {
 impl Simulation {
     fn new(world: SharedWorld, options: Options) -> Self {
         let mut prng = Prng::new(options.seed ^ 0x5eed);
-        let plan = Plan::new(&mut prng, options.acknowledged_early, options.failing_disk);
+        let plan = Plan::new(&mut prng, options.failing_disk);
         let start_at = world.borrow().now;
         Self {
             world,
-            options,
             plan,
             prng,
             checker: Checker::default(),
@@ -126,6 +128,7 @@ impl Simulation {
             fault_at: Mono(u64::MAX),
             crash: Crash::Process,
             crash_by: None,
+            room_at: None,
             quiet: false,
             steps: 0,
         }
@@ -135,7 +138,7 @@ impl Simulation {
         self.set_up();
         let end = self.now().plus_ms(self.plan.duration_ms);
         self.fault_at = self.next_fault();
-        self.world.borrow_mut().disk.failures = self.plan.disk_failures;
+        self.let_disk_fail();
         while self.now() < end && self.step() {}
         if self.checker.failure().is_some() {
             return;
@@ -144,24 +147,33 @@ impl Simulation {
         self.audit();
         self.restart();
         self.audit();
+        if self.plan.rot {
+            self.rot();
+            self.audit();
+            let crash = self.random_crash();
+            self.end_broker(crash);
+            self.run_until("start", |s| s.phase() == Some(Phase::Serving));
+            self.audit();
+            self.checker.on_all_read();
+        }
     }
 
     /// Creates the topics, in a world without faults, and lets everybody in.
     fn set_up(&mut self) {
         let plan = format!("{:?}", self.plan);
         self.note(format_args!("{plan}"));
-        self.world.borrow_mut().faults = Faults {
-            resets: 0,
-            sync_ns_max: self.plan.sync_ns_max,
-            disk_may_fail: self.plan.disk_failures > 0,
+        self.let_world_rest();
+        self.world.borrow_mut().disk.faults = DiskFaults {
+            write_failures: 0,
+            sync_failures: 0,
+            ..self.plan.disk
         };
-        self.checker.flush_may_fail = self.plan.disk_failures > 0;
+        self.checker.flush_may_fail = self.plan.faults.disk_may_fail;
         let admin = Admin::new(self.plan.topics.clone(), self.prng.next_u64());
         self.clients.push(Box::new(admin));
         let topics = self.plan.topics.len();
         self.run_until("set-up", |s| s.cluster.topics.len() >= topics);
-        for mut plan in std::mem::take(&mut self.plan.producers) {
-            plan.unnumbered = self.options.dedupe_off;
+        for plan in std::mem::take(&mut self.plan.producers) {
             let producer = Producer::new(plan, self.prng.next_u64());
             self.clients.push(Box::new(producer));
         }
@@ -169,11 +181,34 @@ impl Simulation {
             let consumer = Consumer::new(number, topic, self.prng.next_u64());
             self.clients.push(Box::new(consumer));
         }
-        for number in 0..self.plan.members {
-            let member = Member::new(number, SOLID, self.prng.next_u64());
+        for plan in std::mem::take(&mut self.plan.members) {
+            let member = Member::new(plan, self.prng.next_u64());
             self.clients.push(Box::new(member));
         }
-        self.world.borrow_mut().faults.resets = self.plan.resets;
+        self.world.borrow_mut().faults = self.plan.faults;
+    }
+
+    /// Nothing breaks, as far as it has not been broken already.
+    fn let_world_rest(&mut self) {
+        self.world.borrow_mut().faults = Faults {
+            sync_ns_max: self.plan.faults.sync_ns_max,
+            disk_may_fail: self.plan.faults.disk_may_fail,
+            ..Faults::default()
+        };
+    }
+
+    fn let_disk_fail(&mut self) {
+        let disk = &mut self.world.borrow_mut().disk;
+        disk.faults.write_failures = self.plan.disk.write_failures;
+        disk.faults.sync_failures = self.plan.disk.sync_failures;
+    }
+
+    fn let_disk_work(&mut self) {
+        let disk = &mut self.world.borrow_mut().disk;
+        disk.faults.write_failures = 0;
+        disk.faults.sync_failures = 0;
+        disk.full = false;
+        self.room_at = None;
     }
 
     /// Nothing breaks any more, nothing new is begun: everybody must come to an end.
@@ -181,11 +216,11 @@ impl Simulation {
         self.note(format_args!("quiet"));
         self.quiet = true;
         self.fault_at = Mono(u64::MAX);
-        self.world.borrow_mut().faults.resets = 0;
-        self.world.borrow_mut().disk.failures = 0;
+        self.let_world_rest();
+        self.let_disk_work();
         self.crash_by = None;
         self.world.borrow_mut().disk.disarm();
-        if self.plan.disk_failures > 0 {
+        if self.plan.faults.disk_may_fail {
             // What the disk has broken stays broken until the machine starts anew.
             self.end_broker(Crash::Power);
         }
@@ -193,6 +228,26 @@ impl Simulation {
             let serving = s.phase() == Some(Phase::Serving);
             serving && s.clients.iter().all(|client| client.is_idle())
         });
+    }
+
+    /// Bits of stored records flip: one in each partition of the workload, perhaps.
+    fn rot(&mut self) {
+        if self.checker.failure().is_some() {
+            return;
+        }
+        for topic in [SOLID, MIXED] {
+            let partitions = self.cluster.topics.get(topic).map_or(0, |t| t.partitions);
+            for partition in 0..partitions {
+                let world = &mut *self.world.borrow_mut();
+                let flip = rot::pick(&mut self.prng, &world.disk, &format!("{topic}-{partition}"));
+                let key = self.cluster.key(topic, partition);
+                if let (Some(flip), Some(key)) = (flip, key) {
+                    world.note(format_args!("a bit of {topic}-{partition} flips: {flip:?}"));
+                    world.disk.flip(flip.inode, flip.position, flip.bit);
+                    self.checker.on_rot(key, flip.offsets);
+                }
+            }
+        }
     }
 
     /// Reads everything.
@@ -276,7 +331,11 @@ impl Simulation {
         if let Err(error) = broker.turn(index)
             && !self.world.borrow().disk.stopped()
         {
-            self.checker.fail(format!("shard {index}: {error}"));
+            // Without its catalog's log the broker stops.
+            match self.plan.faults.disk_may_fail {
+                true => return self.end_broker(Crash::Process),
+                false => self.checker.fail(format!("shard {index}: {error}")),
+            }
         }
         if self.world.borrow().disk.stopped() {
             return;
@@ -339,6 +398,7 @@ impl Simulation {
             .chain(broker)
             .chain(world.next_event())
             .chain(self.crash_by)
+            .chain(self.room_at)
             .chain(strike)
             .min();
         // Never so far that a hang could not be seen.
@@ -352,6 +412,11 @@ impl Simulation {
     fn tend_broker(&mut self) {
         let now = self.now();
         let stopped = self.world.borrow().disk.stopped();
+        if self.room_at.is_some_and(|at| at <= now) {
+            self.note(format_args!("the disk has room again"));
+            self.world.borrow_mut().disk.full = false;
+            self.room_at = None;
+        }
         let crash_due = self.crash_by.is_some_and(|by| by <= now);
         if stopped || (crash_due && self.broker.is_some()) {
             return self.end_broker(self.crash);
@@ -388,7 +453,7 @@ impl Simulation {
         self.note(format_args!("the broker serves"));
         // None of this while the topics are being created.
         if !self.quiet && self.fault_at != Mono(u64::MAX) {
-            self.world.borrow_mut().disk.failures = self.plan.disk_failures;
+            self.let_disk_fail();
         }
         let Some(broker) = &self.broker else {
             return;
@@ -426,6 +491,13 @@ impl Simulation {
                 if self.prng.percent(30) {
                     self.arm(60);
                 }
+            }
+            8 if self.plan.clock_jumps => self.world.borrow_mut().set_clock(),
+            9 if self.plan.full_disk => {
+                self.note(format_args!("the disk is full"));
+                self.world.borrow_mut().disk.full = true;
+                let full_ms = self.prng.below(FULL_MS_MAX) as i64;
+                self.room_at = Some(self.now().plus_ms(full_ms));
             }
             _ => self.world.borrow_mut().reset_one(),
         }
@@ -466,10 +538,10 @@ impl Simulation {
                 let crash = self.random_crash();
                 self.end_broker(crash);
             }
-            Ok(false) if self.plan.disk_failures > 0 => self.end_broker(Crash::Process),
+            Ok(false) if self.plan.faults.disk_may_fail => self.end_broker(Crash::Process),
             Ok(false) => self.checker.fail("the stop was not clean".to_owned()),
             Err(_) if self.world.borrow().disk.stopped() => self.end_broker(self.crash),
-            Err(_) if self.plan.disk_failures > 0 => self.end_broker(Crash::Process),
+            Err(_) if self.plan.faults.disk_may_fail => self.end_broker(Crash::Process),
             Err(error) => self.checker.fail(format!("cannot stop: {error}")),
         }
     }
@@ -481,6 +553,7 @@ impl Simulation {
         self.note(format_args!("the broker ends: {crash:?}"));
         self.broker = None;
         self.crash_by = None;
+        self.let_disk_work();
         let down_ms = self.prng.below(200) as i64;
         let world = &mut *self.world.borrow_mut();
         self.start_at = world.now.plus_ms(down_ms);
@@ -488,12 +561,10 @@ impl Simulation {
         let World {
             disk, prng, now, ..
         } = world;
-        match crash {
-            Crash::Process => disk.lose_process(*now),
-            Crash::Power => disk.lose_power(prng),
+        if crash == Crash::Power {
+            disk.lose_power(prng);
         }
         disk.restart();
-        disk.failures = 0;
         self.checker.on_crash(*now, crash);
     }
 

@@ -3,8 +3,8 @@
 //!
 //! Invariant: no real clock, no real randomness, and no map whose order could differ.
 
-use super::disk::{Disk, DiskBugs};
-use super::network::{Connection, End, Sending, take_chunk};
+use super::disk::Disk;
+use super::network::{Connection, End, SLOW_MS_MAX, Sending, take_chunk};
 use super::trace::Trace;
 use crate::base::dir::{File, FileKind};
 use crate::base::prng::Prng;
@@ -13,6 +13,7 @@ use crate::io::{
     Accepted, Bell, BellKind, Chunk, Completion, Extent, Op, Outcome, Socket, SocketKind, Token,
 };
 use bytes::{Bytes, BytesMut};
+use nix::errno::Errno;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -26,15 +27,6 @@ const WALL_START_MS: i64 = 1_800_000_000_000;
 /// Time at the start; zero is a deadline in the past.
 const MONO_START: Mono = Mono(1_000_000_000);
 
-/// Bugs of the shell that look like faults of the machine; for tests of the checker.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Bugs {
-    /// Syncs of the running log are reported as done and were not.
-    pub sync_skipped: bool,
-    /// Bugs that look like the disk's.
-    pub disk: DiskBugs,
-}
-
 /// What is bad about this world. Rates are set by the run and all zero in the end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -42,7 +34,13 @@ pub struct Faults {
     pub resets: u64,
     /// Longest that an `fdatasync` takes.
     pub sync_ns_max: u64,
-    /// Writes and syncs fail at times in this run; see also [`Disk::failures`].
+    /// Of 100 operations, so many end late, and so out of order.
+    pub late: u64,
+    /// Of 100 connections, so many are to slow peers.
+    pub slow: u64,
+    /// Of 100 attempts to accept a connection, so many fail.
+    pub refusals: u64,
+    /// Writes and syncs fail at times in this run; see also [`Disk::faults`].
     pub disk_may_fail: bool,
 }
 
@@ -53,6 +51,13 @@ struct Port {
     ready: Vec<Completion>,
     accept: Option<Token>,
 }
+
+/// Longest that an operation ends late.
+const LATE_NS_MAX: u64 = 20_000_000;
+
+/// How far the wall clock goes wrong at most, in either direction. Records that are more than an
+/// hour ahead of it are refused (`message.timestamp.after.max.ms`).
+const CLOCK_ERROR_MS_MAX: i64 = 25 * 60_000;
 
 #[derive(Debug)]
 enum Event {
@@ -66,6 +71,12 @@ enum Event {
         shard: usize,
         token: Token,
         target: SyncTarget,
+    },
+    /// The shard hears of the end of an operation.
+    Late {
+        run: u64,
+        shard: usize,
+        completion: Completion,
     },
 }
 
@@ -89,13 +100,13 @@ pub struct World {
     pub disk: Disk,
     /// How bad it is.
     pub faults: Faults,
-    /// What is wrong with the shell on purpose.
-    pub bugs: Bugs,
     /// Changes with every start and end of the broker, so that nothing of an earlier one reaches
     /// it; odd while one runs.
     pub run: u64,
     /// The broker has been ordered to stop.
     pub stopping: bool,
+    /// By how much the wall clock is wrong.
+    clock_error_ms: i64,
     listening: bool,
     backlog: VecDeque<u64>,
     ports: Vec<Port>,
@@ -107,18 +118,16 @@ pub struct World {
 
 impl World {
     /// A world in which nothing has happened.
-    pub fn new(seed: u64, bugs: Bugs, trace: Trace) -> Self {
-        let mut disk = Disk::default();
-        disk.bugs = bugs.disk;
+    pub fn new(seed: u64, trace: Trace) -> Self {
         Self {
             prng: Prng::new(seed),
             now: MONO_START,
             trace,
-            disk,
+            disk: Disk::default(),
             faults: Faults::default(),
-            bugs,
             run: 0,
             stopping: false,
+            clock_error_ms: 0,
             listening: false,
             backlog: VecDeque::new(),
             ports: Vec::new(),
@@ -138,8 +147,16 @@ impl World {
     pub fn clocks(&self) -> Now {
         Now {
             mono: self.now,
-            wall_ms: WALL_START_MS + (self.now.0 / 1_000_000) as i64,
+            wall_ms: WALL_START_MS + self.clock_error_ms + (self.now.0 / 1_000_000) as i64,
         }
+    }
+
+    /// Sets the wall clock, forward or back.
+    pub fn set_clock(&mut self) {
+        let range = 2 * CLOCK_ERROR_MS_MAX as u64;
+        self.clock_error_ms = self.prng.below(range) as i64 - CLOCK_ERROR_MS_MAX;
+        let error_ms = self.clock_error_ms;
+        self.note(format_args!("the clock is wrong by {error_ms} ms"));
     }
 
     /// When the next event is due.
@@ -172,10 +189,17 @@ impl World {
                 };
                 connection.to_broker.arrive(self.now);
                 connection.to_client.arrive(self.now);
-                match reset && connection.end.is_none() {
-                    true => self.reset(id),
-                    false => self.pump_receive(id),
+                if !reset || connection.end.is_some() {
+                    return self.pump_receive(id);
                 }
+                // It breaks at any byte, which may be the broker's last one.
+                let here = connection.to_broker.available();
+                let length = self.prng.below(here as u64 + 1) as usize;
+                connection.to_broker.shorten(length);
+                if self.prng.percent(50) {
+                    self.pump_receive(id);
+                }
+                self.reset(id);
             }
             Event::Dialled(id) => match self.listening {
                 true if self.connections.contains_key(&id) => {
@@ -192,7 +216,6 @@ impl World {
             } if run == self.run && !self.disk.stopped() => {
                 let (disk, prng) = (&mut self.disk, &mut self.prng);
                 let result = match target {
-                    _ if self.bugs.sync_skipped => Ok(()),
                     SyncTarget::Contents(inode, mark) => disk.finish_sync(prng, inode, mark),
                     SyncTarget::Names(dir, marks) => disk.finish_sync_dir(prng, dir, marks),
                 };
@@ -200,12 +223,32 @@ impl World {
                     self.complete(shard, token, Outcome::Synced(result));
                 }
             }
-            Event::Synced { .. } => {}
+            Event::Late {
+                run,
+                shard,
+                completion,
+            } if run == self.run && !self.disk.stopped() => {
+                self.ports[shard].ready.push(completion);
+            }
+            Event::Synced { .. } | Event::Late { .. } => {}
         }
     }
 
     fn complete(&mut self, shard: usize, token: Token, outcome: Outcome) {
-        self.ports[shard].ready.push(Completion { token, outcome });
+        let completion = Completion { token, outcome };
+        if !self.prng.percent(self.faults.late) {
+            return self.ports[shard].ready.push(completion);
+        }
+        let at = Mono(self.now.0 + self.prng.below(LATE_NS_MAX));
+        let run = self.run;
+        self.at(
+            at,
+            Event::Late {
+                run,
+                shard,
+                completion,
+            },
+        );
     }
 }
 
@@ -390,6 +433,10 @@ impl World {
         let Some(token) = self.ports[0].accept.take() else {
             return;
         };
+        if self.prng.percent(self.faults.refusals) {
+            let failed = Err(Errno::EMFILE.into());
+            return self.complete(0, token, Outcome::Accepted(failed));
+        }
         let Some(id) = self.backlog.pop_front() else {
             return;
         };
@@ -485,7 +532,8 @@ impl World {
 impl World {
     /// Dials the broker. Whether that works is seen later.
     pub fn dial(&mut self) -> u64 {
-        let connection = Connection::new(&mut self.prng);
+        let slow = self.prng.percent(self.faults.slow);
+        let connection = Connection::new(&mut self.prng, slow);
         self.next_connection += 1;
         let id = self.next_connection;
         let at = Mono(self.now.0 + connection.latency_ns);
@@ -509,6 +557,14 @@ impl World {
             .send(&mut self.prng, now, latency_ns, bytes);
         for at in arrivals {
             self.at(at, Event::Arrival(id));
+        }
+    }
+
+    /// How long answers on this connection may take on top of others' time.
+    pub fn slack_ms(&self, id: u64) -> i64 {
+        match self.connections.get(&id) {
+            Some(connection) if connection.is_slow() => SLOW_MS_MAX,
+            _ => 0,
         }
     }
 

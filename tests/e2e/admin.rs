@@ -15,7 +15,7 @@ fn broker() -> Broker {
 }
 
 /// Status line and body.
-fn get(address: SocketAddr, request: &str) -> (String, String) {
+pub fn get(address: SocketAddr, request: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(20)))
@@ -29,7 +29,7 @@ fn get(address: SocketAddr, request: &str) -> (String, String) {
 }
 
 /// Sum of the series that start like this.
-fn sum(metrics: &str, start: &str) -> f64 {
+pub fn sum(metrics: &str, start: &str) -> f64 {
     let lines = metrics.lines().filter(|line| line.starts_with(start));
     lines
         .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())

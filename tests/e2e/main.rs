@@ -7,6 +7,8 @@ mod clients;
 mod conversation;
 mod cores;
 mod crash;
+mod disk;
 mod hostile;
+mod loop_disk;
 mod restart;
 mod steering;

@@ -231,6 +231,8 @@ pub struct BrokerSettings {
     pub connections_max: u32,
     /// `delete.topic.enable`.
     pub delete_topics: bool,
+    /// `disk.reserve.bytes`; -1 for the default.
+    pub disk_reserve_bytes: i64,
     /// `fetch.max.bytes`.
     pub fetch_bytes_max: u32,
     /// `fetch.path`.
@@ -308,6 +310,7 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
             .filter(|ms| *ms >= 0),
         connections_max: size("max.connections"),
         delete_topics: layers.broker_flag("delete.topic.enable"),
+        disk_reserve_bytes: layers.broker_number("disk.reserve.bytes"),
         fetch_bytes_max: size("fetch.max.bytes"),
         fetch_path: match layers.broker_text("fetch.path").as_deref() {
             Some("sendfile") => FetchPath::Sendfile,

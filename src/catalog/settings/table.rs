@@ -358,6 +358,14 @@ pub const TABLE: &[Setting] = &[
         "Allow clients to delete topics.",
     ),
     broker(
+        &[dynamic("disk.reserve.bytes")],
+        Kind::Long { min: -1 },
+        Some("-1"),
+        "Bytes of the disk that producers may not fill: below it they get KAFKA_STORAGE_ERROR, \
+         and internal topics, consumers, deletion and retention go on. -1 for a twentieth of the \
+         disk, at most 1 GiB; 0 for none. Ours; Redpanda's storage_min_free_bytes.",
+    ),
+    broker(
         &[start("fetch.max.bytes", 1)],
         Kind::int(1024),
         Some("57671680"),

@@ -9,12 +9,17 @@ mod limit;
 mod open_files;
 
 use super::cached;
-use crate::base::dir::{Dir, File, FileKind};
+use crate::base::Space;
+use crate::base::dir::{Dir, File, FileKind, is_disk_full};
+use crate::base::planted::{self, Bug};
 pub use limit::raise_open_files_limit;
 use nix::dir::Type;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
+use nix::fcntl::{
+    AtFlags, FallocateFlags, OFlag, PosixFadviseAdvice, fallocate, openat, posix_fadvise, renameat,
+};
 use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
+use nix::sys::statvfs::fstatvfs;
 use nix::sys::uio::{pread, pwritev};
 use nix::unistd::{UnlinkatFlags, fdatasync, fsync, ftruncate, unlinkat};
 use open_files::{OpenFiles, Place};
@@ -34,6 +39,9 @@ const OPEN_FILES_MAX: usize = 256;
 
 /// Slices the kernel takes in one vectored write (`IOV_MAX`).
 const WRITE_SLICES_MAX: usize = 1024;
+
+/// No room is laid by in files any more when less than one part in so many of the disk is free.
+const ROOMY: u64 = 8;
 
 /// Ends the name of a file that [`Dir::replace`] has not finished. Such files are never listed: a
 /// crash may leave one, and the next replace of the same name writes over it.
@@ -164,12 +172,17 @@ impl DataDir {
 
     /// Makes renamed and removed directories durable.
     pub fn sync(&self) -> io::Result<()> {
-        fsync(&*self.dir).map_err(|errno| failed("sync", &self.label, errno))
+        fsync(&*self.dir).map_err(|errno| sync_failed(&self.label, errno))
+    }
+
+    /// What is left of its file system.
+    pub fn space(&self) -> io::Result<Space> {
+        space(self.dir.as_fd()).map_err(|errno| failed("look at", &self.label, errno))
     }
 
     /// Makes everything in it durable, contents and names, and with it all of its file system.
     pub fn sync_all(&self) -> io::Result<()> {
-        nix::unistd::syncfs(&*self.dir).map_err(|errno| failed("sync", &self.label, errno))
+        nix::unistd::syncfs(&*self.dir).map_err(|errno| sync_failed(&self.label, errno))
     }
 
     /// The name for error texts, if it is one that stays inside.
@@ -303,7 +316,7 @@ impl Dir for FsDir {
 
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let file = self.file(name, "read")?;
-        read_full(descriptor(&file), position, buffer)
+        read_file(descriptor(&file), position, buffer)
             .map_err(|error| self.failed("read", name, error))
     }
 
@@ -321,6 +334,10 @@ impl Dir for FsDir {
     fn reserve(&mut self, name: &str, position: u64, length: u64) {
         let range = offset(position).and_then(|start| Ok((start, offset(length)?)));
         if let (Ok(file), Ok((start, length))) = (self.file(name, "reserve"), range) {
+            // What one file lays by, another could need.
+            if space(descriptor(&file)).is_ok_and(|s| s.free_bytes < s.total_bytes / ROOMY) {
+                return;
+            }
             // A full disk or a file system that cannot do this will be heard of by the write.
             let _ = fallocate(
                 descriptor(&file),
@@ -343,7 +360,15 @@ impl Dir for FsDir {
         let (from, to) = (self.inside(&unfinished), self.inside(name));
         renameat(&*self.root, from.as_str(), &*self.root, to.as_str())
             .map_err(|errno| self.failed("replace", name, errno))?;
-        fsync(self.open_dir()?).map_err(|errno| failed("sync", &self.label, errno))
+        fsync(self.open_dir()?).map_err(|errno| sync_failed(&self.label, errno))
+    }
+
+    fn drop_cached(&mut self, name: &str) -> io::Result<()> {
+        let file = self.file(name, "drop from the cache")?;
+        let all = (0, 0);
+        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+        posix_fadvise(descriptor(&file), all.0, all.1, advice)
+            .map_err(|errno| self.failed("drop from the cache", name, errno))
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
@@ -365,12 +390,12 @@ impl Dir for FsDir {
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         let file = self.file(name, "sync")?;
-        sync(&file).map_err(|error| self.failed("sync", name, error))
+        sync(&file).map_err(|error| sync_failed(&self.path(name), error))
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {
         for file in self.names()? {
-            sync(&file).map_err(|error| failed("sync", &self.label, error))?;
+            sync(&file).map_err(|error| sync_failed(&self.label, error))?;
         }
         Ok(())
     }
@@ -396,6 +421,15 @@ pub(super) fn sync(file: &File) -> io::Result<()> {
 /// True for what [`Dir::names`] gives.
 pub(super) fn is_dir(file: &File) -> bool {
     matches!(file.kind(), FileKind::OsDir(_))
+}
+
+fn space(fd: BorrowedFd<'_>) -> Result<Space, Errno> {
+    let found = fstatvfs(fd)?;
+    let block_bytes = found.fragment_size();
+    Ok(Space {
+        free_bytes: found.blocks_available().saturating_mul(block_bytes),
+        total_bytes: found.blocks().saturating_mul(block_bytes),
+    })
 }
 
 /// The descriptor behind a file of the operating system.
@@ -465,18 +499,26 @@ fn kind_of(root: BorrowedFd<'_>, path: &str) -> Result<EntryKind, Errno> {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn read_full(fd: BorrowedFd<'_>, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+fn read_file(fd: BorrowedFd<'_>, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    read_all(position, buffer, |position, rest| {
+        pread(fd, rest, offset(position)?).map_err(io::Error::from)
+    })
+}
+
+/// Reads by single reads, each of which may be short, until the buffer is full or one gives
+/// nothing. Gives the number of bytes read.
+pub fn read_all(
+    position: u64,
+    buffer: &mut [u8],
+    mut read: impl FnMut(u64, &mut [u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match pread(
-            fd,
-            &mut buffer[done..],
-            offset(position.saturating_add(done as u64))?,
-        ) {
+        match read(position.saturating_add(done as u64), &mut buffer[done..]) {
             Ok(0) => break,
             Ok(count) => done += count,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(done)
@@ -491,7 +533,7 @@ fn write_file(fd: BorrowedFd<'_>, position: u64, slices: &[IoSlice<'_>]) -> io::
 
 /// Writes all slices by vectored writes, each of which may be short and takes a bounded number of
 /// slices.
-fn write_all(
+pub fn write_all(
     position: u64,
     slices: &[IoSlice<'_>],
     mut write: impl FnMut(u64, &[IoSlice<'_>]) -> io::Result<usize>,
@@ -511,6 +553,9 @@ fn write_all(
             };
             position = position.saturating_add(written as u64);
             left -= written;
+            if planted::is(Bug::ShortWriteIgnored) {
+                break;
+            }
             if left > 0 {
                 copy = rest.to_vec();
                 let mut uncut = &mut copy[..];
@@ -539,15 +584,34 @@ fn check_plain(name: &str, path: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// The same for a failed sync, which must not look as if it could be tried again.
+fn sync_failed(name: &str, error: impl Into<io::Error>) -> io::Error {
+    let error = error.into();
+    let kind = match is_disk_full(&error) {
+        true => io::ErrorKind::Other,
+        false => error.kind(),
+    };
+    file_error(kind, "sync", name, error)
+}
+
 /// Adds operation and file name to an error, keeping its kind.
 fn failed(operation: &'static str, name: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
-    let kind = error.kind();
+    file_error(error.kind(), operation, name, error)
+}
+
+fn file_error(
+    kind: io::ErrorKind,
+    operation: &'static str,
+    name: &str,
+    error: io::Error,
+) -> io::Error {
+    let name = name.to_owned();
     io::Error::new(
         kind,
         FileError {
             operation,
-            name: name.to_owned(),
+            name,
             error,
         },
     )

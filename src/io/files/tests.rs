@@ -24,7 +24,7 @@ fn contents(dir: &mut FsDir, name: &str) -> Vec<u8> {
 /// All that a handle can read.
 fn through(file: &File) -> Vec<u8> {
     let mut buffer = vec![0; 100];
-    let count = read_full(descriptor(file), 0, &mut buffer).unwrap();
+    let count = read_file(descriptor(file), 0, &mut buffer).unwrap();
     buffer.truncate(count);
     buffer
 }

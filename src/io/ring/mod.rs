@@ -21,7 +21,7 @@ use super::slab::Slab;
 use super::sockets::{self, Acceptor, AfterAccept, Listener};
 use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, cached, clock};
 use crate::base::dir::Dir;
-use crate::base::{Mono, Now};
+use crate::base::{Mono, Now, Space};
 use bytes::{BufMut, BytesMut};
 use io_uring::opcode;
 use io_uring::types::Fd;
@@ -441,6 +441,10 @@ impl Io for Ring {
 
     fn sync_dirs(&mut self) -> io::Result<()> {
         self.data_dir.sync()
+    }
+
+    fn space(&mut self) -> io::Result<Space> {
+        self.data_dir.space()
     }
 
     fn sync_all(&mut self) -> io::Result<()> {

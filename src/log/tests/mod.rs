@@ -1,6 +1,7 @@
 //! Tests of the whole log on a directory in memory, by part; [`Rig`] plays the shell.
 
 mod append;
+mod faults;
 mod golden;
 mod model;
 mod power;

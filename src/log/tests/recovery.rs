@@ -738,6 +738,37 @@ fn no_checkpoint() {
 }
 
 #[test]
+fn mark_of_a_failed_sync() {
+    let mut rig = Rig::new(small());
+    rig.put(3);
+    rig.sync();
+    rig.put(3);
+    rig.dir.fail_next("sync", ".log");
+    let plan = rig.log.sync_plan().unwrap();
+    let error = rig.dir.sync(&plan.files[0]).unwrap_err();
+    rig.dir.restart_process();
+    let (mut unmarked, config) = (rig.dir.clone(), rig.log.config.clone());
+    rig.log.on_failed(&mut rig.dir, error.to_string());
+    assert!(rig.log.poisoned().unwrap().contains("injected"));
+    let rig = rig.kill().unwrap();
+    assert_eq!(rig.log.log_end_offset(), 3, "what was synced is there");
+    assert!(
+        rig.report.repairs[0].contains("a sync has failed"),
+        "{:?}",
+        rig.report.repairs
+    );
+    assert!(!rig.dir.has("forebay-failed"), "the next one is believed");
+    // Without the mark a new process believes its cache, and a power cut takes what it has shown.
+    unmarked.sync_all().unwrap();
+    let rig = Rig::open(unmarked, config, false).unwrap();
+    assert_eq!(
+        rig.log.log_end_offset(),
+        6,
+        "the test's disk lies as a real one does"
+    );
+}
+
+#[test]
 fn what_is_recovered_is_synced_before_it_is_believed() {
     let mut rig = Rig::new(small());
     rig.put(3);

@@ -229,12 +229,12 @@ impl Admin {
                 self.steps.push_front(step);
                 self.rest_until = scene.world.now.plus_ms(100);
             }
-            Some(error) if expected.contains(&error) => self.on_done(step),
+            Some(error) if expected.contains(&error) => self.on_done(scene, step),
             error => scene.checker.fail(format!("{step:?} gave {error:?}")),
         }
     }
 
-    fn on_done(&mut self, step: Step) {
+    fn on_done(&mut self, scene: &mut Scene<'_>, step: Step) {
         match step {
             Step::Create { name, .. } => {
                 // One of the same name may have been there before, with fewer partitions.
@@ -245,6 +245,7 @@ impl Admin {
                 *known = (*known).max(partitions);
             }
             Step::Delete { id, .. } => {
+                scene.checker.on_topic_gone(id);
                 self.deleted.insert(id);
             }
             Step::Describe | Step::DeleteRecords { .. } => {}

@@ -32,6 +32,8 @@ enum Fetched {
     /// Retention has removed what was asked for. Where the log begins now is to be asked again:
     /// version 4 does not tell.
     OutOfRange,
+    /// What is stored there is damaged, and that is no surprise.
+    Damaged,
 }
 
 /// See the module's text.
@@ -112,37 +114,48 @@ impl Auditor {
             return;
         };
         self.step = match self.step {
-            Step::Start => match listed(scene, answer) {
+            Step::Start => match listed(scene, key, answer) {
                 Some(start) => Step::End { start },
-                None => return,
+                None => return self.go_on(),
             },
-            Step::End { start } => match listed(scene, answer) {
+            Step::End { start } => match listed(scene, key, answer) {
                 Some(end) => {
                     scene.checker.on_ends(key, start, end);
                     Step::Read { next: start, end }
                 }
-                None => return,
+                None => return self.go_on(),
             },
             Step::Read { next, end } => match fetched(scene, key, next, answer) {
                 Some(Fetched::Up(next)) => Step::Read { next, end },
                 Some(Fetched::OutOfRange) => Step::Start,
+                Some(Fetched::Damaged) => Step::Read {
+                    next: next + 1,
+                    end,
+                },
                 None => return,
             },
         };
         if let Step::Read { next, end } = self.step
             && next >= end
         {
-            self.partitions.pop_front();
-            self.step = Step::Start;
+            self.go_on();
         }
+    }
+
+    /// This partition is done.
+    fn go_on(&mut self) {
+        self.partitions.pop_front();
+        self.step = Step::Start;
     }
 }
 
-fn listed(scene: &mut Scene<'_>, answer: Answer) -> Option<Offset> {
+/// The offset, unless the partition is known to be damaged or something is wrong.
+fn listed(scene: &mut Scene<'_>, key: PartitionKey, answer: Answer) -> Option<Offset> {
     let response = answer.decode::<ListOffsetsRequest>(scene)?;
     let partition = response.topics.first().and_then(|t| t.partitions.first());
     match partition {
         Some(found) if found.error_code == ErrorCode::None => Some(found.offset),
+        Some(_) if scene.checker.on_damage(key) => None,
         _ => {
             scene.checker.fail(format!("{response:?} in an audit"));
             None
@@ -165,6 +178,7 @@ fn fetched(
     match read {
         Some(read) if read.next.is_some_and(|after| after > next) => read.next.map(Fetched::Up),
         Some(read) if read.out_of_range.is_some() => Some(Fetched::OutOfRange),
+        Some(read) if read.damaged => Some(Fetched::Damaged),
         _ => {
             let what = format!("{key:?} gives nothing at {next} in an audit: {response:?}");
             scene.checker.fail(what);

@@ -46,6 +46,8 @@ pub struct Read {
     pub next: Option<Offset>,
     /// The position is outside of the log; this is where the log starts and ends.
     pub out_of_range: Option<(Offset, Offset)>,
+    /// Something is wrong with what is stored, as it may be where a bit has flipped.
+    pub damaged: bool,
 }
 
 impl Consumer {
@@ -224,17 +226,23 @@ pub fn read(
             }
             return Read {
                 out_of_range: Some((part.log_start_offset, part.high_watermark)),
-                next: None,
+                ..Read::default()
             };
         }
         ErrorCode::OffsetOutOfRange => {
             return Read {
                 out_of_range: Some((0, 0)),
-                next: None,
+                ..Read::default()
             };
         }
         ErrorCode::KafkaStorageError if scene.world.faults.disk_may_fail => {
             return Read::default();
+        }
+        _ if scene.checker.on_damage(key) => {
+            return Read {
+                damaged: true,
+                ..Read::default()
+            };
         }
         error => {
             scene.checker.fail(format!("reading {key:?}: {error:?}"));
@@ -253,9 +261,13 @@ pub fn read(
             }
             Read {
                 next,
-                out_of_range: None,
+                ..Read::default()
             }
         }
+        Err(_) if scene.checker.on_damage(key) => Read {
+            damaged: true,
+            ..Read::default()
+        },
         Err(what) => {
             let what = format!("reading {key:?} from {offset}: {what}");
             scene.checker.fail(what);

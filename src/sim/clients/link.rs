@@ -131,7 +131,8 @@ impl Link {
         request: &R,
         wait_ms: i64,
     ) {
-        let by = scene.world.now.plus_ms(wait_ms + ANSWER_MS);
+        let slack_ms = self.connection.map_or(0, |id| scene.world.slack_ms(id));
+        let by = scene.world.now.plus_ms(wait_ms + ANSWER_MS + slack_ms);
         let correlation_id = self.send(scene, version, request);
         self.asked.push_back(Asked {
             correlation_id,
@@ -148,6 +149,7 @@ impl Link {
 
     fn send<R: Request>(&mut self, scene: &mut Scene<'_>, version: i16, request: &R) -> i32 {
         self.correlation_id += 1;
+        scene.checker.operations += 1;
         let name = Some(self.name.as_str().into());
         let frame = encode_request(self.correlation_id, version, name, request);
         let bytes = frame.bytes.freeze();

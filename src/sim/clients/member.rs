@@ -1,6 +1,10 @@
 //! A member of the consumer group: joins, assigns if it leads, reads what it owns from where the
 //! group has come to, commits, and keeps its heart beating. Sometimes it falls silent for longer
 //! than its session, sometimes it leaves and comes back.
+//!
+//! A static member (KIP-345) also starts anew under its name, without its member id. A cooperative
+//! one (KIP-429) keeps what it owns while the group rebalances, says so when it joins, and joins
+//! once more when it has lost something; leaders give nobody what somebody else still owns.
 
 use super::consumer::{read, request};
 use super::link::{Answer, Heard, Link};
@@ -12,7 +16,7 @@ use crate::wire::messages::fetch::FetchRequest;
 use crate::wire::messages::find_coordinator::FindCoordinatorRequest;
 use crate::wire::messages::heartbeat::HeartbeatRequest;
 use crate::wire::messages::join_group::{
-    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse,
+    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse, JoinGroupResponseMember,
 };
 use crate::wire::messages::leave_group::{LeaveGroupRequest, MemberIdentity};
 use crate::wire::messages::offset_commit::{
@@ -31,7 +35,7 @@ const GROUP: &str = "group";
 const SESSION_TIMEOUT_MS: i32 = 400;
 const REBALANCE_TIMEOUT_MS: i32 = 600;
 const HEARTBEAT_MS: i64 = 60;
-const RECONNECT_MS: i64 = 30;
+const RECONNECT_MS: i64 = 50;
 
 /// First version of OffsetFetch with several groups per request.
 const GROUPS_FROM: i16 = 8;
@@ -41,6 +45,35 @@ const OFFSETS_BY_ID_FROM: i16 = 10;
 const MEMBERS_FROM: i16 = 3;
 /// First version of FindCoordinator with several keys per request.
 const KEYS_FROM: i16 = 4;
+/// First versions that know static members.
+const STATIC_JOIN_FROM: i16 = 5;
+const STATIC_FROM: i16 = 3;
+const STATIC_COMMIT_FROM: i16 = 7;
+
+/// What a member does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Number in the run.
+    pub number: u32,
+    /// What the group reads.
+    pub topic: String,
+    /// It has a name that outlives it.
+    pub is_static: bool,
+    /// It owns partitions through a rebalance.
+    pub cooperative: bool,
+    /// Some member of the group is static: leaders must see the names.
+    pub with_static: bool,
+}
+
+/// A member as its leader sees it.
+#[derive(Debug)]
+struct Led {
+    member_id: String,
+    /// Its name if it is static, else its id.
+    who: String,
+    /// What it owns, if it is cooperative.
+    owned: Bytes,
+}
 
 /// What the member waits for.
 #[derive(Debug)]
@@ -75,14 +108,17 @@ enum State {
 
 /// See the module's text.
 pub struct Member {
+    plan: Plan,
     link: Link,
     prng: Prng,
-    topic: String,
     state: State,
+    instance_id: Option<String>,
     member_id: String,
     generation: i32,
     /// The members of the generation, if this one leads.
-    led: Vec<String>,
+    led: Vec<Led>,
+    /// The group rebalances: it joins again, soon.
+    called: bool,
     owned: Vec<i32>,
     positions: BTreeMap<i32, Offset>,
     committed: BTreeMap<i32, Offset>,
@@ -94,15 +130,18 @@ pub struct Member {
 
 impl Member {
     /// A member that has not joined.
-    pub fn new(number: u32, topic: &str, seed: u64) -> Self {
+    pub fn new(plan: Plan, seed: u64) -> Self {
+        let name = format!("member-{}", plan.number);
         Self {
-            link: Link::new(&format!("member-{number}")),
+            link: Link::new(&name),
             prng: Prng::new(seed),
-            topic: topic.to_owned(),
+            instance_id: plan.is_static.then_some(name),
+            plan,
             state: State::Lost,
             member_id: String::new(),
             generation: -1,
             led: Vec::new(),
+            called: false,
             owned: Vec::new(),
             positions: BTreeMap::new(),
             committed: BTreeMap::new(),
@@ -114,8 +153,38 @@ impl Member {
     }
 
     fn topic_id(&self, scene: &Scene<'_>) -> TopicId {
-        let topic = scene.cluster.topics.get(&self.topic);
+        let topic = scene.cluster.topics.get(&self.plan.topic);
         topic.map_or(TopicId::ZERO, |topic| topic.id)
+    }
+
+    /// What it is called in the group, by those who assign.
+    fn who(&self) -> String {
+        self.instance_id.clone().unwrap_or(self.member_id.clone())
+    }
+
+    /// A version up to `last`, from `first` on, or from `static_first` on if it is static.
+    fn version(&mut self, first: i16, static_first: i16, last: i16) -> i16 {
+        let first = if self.plan.is_static {
+            static_first
+        } else {
+            first
+        };
+        first + self.prng.below((last - first + 1) as u64) as i16
+    }
+
+    /// It owns nothing any more.
+    fn drop_all(&mut self) {
+        self.owned.clear();
+        self.positions.clear();
+        self.committed.clear();
+    }
+
+    /// Its process ends, and another one begins under the same name.
+    fn start_anew(&mut self, scene: &mut Scene<'_>) {
+        self.link.hang_up(scene);
+        self.member_id.clear();
+        self.drop_all();
+        self.state = State::Lost;
     }
 
     fn key(&self, scene: &Scene<'_>, partition: i32) -> PartitionKey {
@@ -127,9 +196,15 @@ impl Member {
     fn is_accepted(&mut self, scene: &mut Scene<'_>, error: ErrorCode) -> bool {
         match error {
             ErrorCode::None => return true,
+            // What it owns is its own until it joins: it may still commit.
+            ErrorCode::RebalanceInProgress if self.state == State::Working => self.called = true,
             ErrorCode::RebalanceInProgress => self.state = State::Outside,
-            ErrorCode::IllegalGeneration => self.state = State::Outside,
-            ErrorCode::UnknownMemberId => {
+            ErrorCode::IllegalGeneration => {
+                self.drop_all();
+                self.state = State::Outside;
+            }
+            ErrorCode::UnknownMemberId | ErrorCode::FencedInstanceId => {
+                self.drop_all();
                 self.member_id.clear();
                 self.state = State::Outside;
             }
@@ -155,11 +230,15 @@ impl Member {
             State::Lost => self.ask_coordinator(scene),
             State::Outside => self.ask_join(scene),
             State::Joined => self.ask_sync(scene),
-            State::Assigned if self.owned.is_empty() => {
+            State::Assigned if self.owned.iter().all(|p| self.positions.contains_key(p)) => {
                 self.state = State::Working;
                 self.rest_until = now.plus_ms(1);
             }
             State::Assigned => self.ask_offsets(scene),
+            State::Working if self.called && self.prng.percent(50) => self.ask_join(scene),
+            State::Working if self.plan.is_static && self.prng.below(200) == 0 => {
+                self.start_anew(scene);
+            }
             State::Working if scene.quiet || self.prng.below(300) == 0 => self.ask_leave(scene),
             State::Working if self.heartbeat_at <= now => {
                 self.heartbeat_at = now.plus_ms(HEARTBEAT_MS);
@@ -167,10 +246,11 @@ impl Member {
                     group_id: GROUP.to_owned(),
                     generation_id: self.generation,
                     member_id: self.member_id.clone(),
-                    ..HeartbeatRequest::default()
+                    group_instance_id: self.instance_id.clone(),
                 };
                 self.asked = Some(Asked::Heartbeat);
-                self.link.ask(scene, self.prng.below(5) as i16, &request, 0);
+                let version = self.version(0, STATIC_FROM, 4);
+                self.link.ask(scene, version, &request, 0);
             }
             State::Working if self.prng.below(400) == 0 => {
                 // Too long for the session.
@@ -195,37 +275,56 @@ impl Member {
     }
 
     fn ask_join(&mut self, scene: &mut Scene<'_>) {
+        self.called = false;
+        self.state = State::Outside;
+        if !self.plan.cooperative {
+            self.drop_all();
+        }
+        let owned: Vec<_> = self
+            .owned
+            .iter()
+            .map(|partition| *partition as u8)
+            .collect();
         let request = JoinGroupRequest {
             group_id: GROUP.to_owned(),
             session_timeout_ms: SESSION_TIMEOUT_MS,
             rebalance_timeout_ms: REBALANCE_TIMEOUT_MS,
             member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
             protocol_type: "consumer".to_owned(),
             protocols: vec![JoinGroupRequestProtocol {
                 name: "sim".to_owned(),
-                metadata: Bytes::from_static(b"sim"),
+                metadata: owned.into(),
             }],
             ..JoinGroupRequest::default()
         };
         self.asked = Some(Asked::Join);
-        let version = 1 + self.prng.below(9) as i16;
+        let first = if self.plan.with_static {
+            STATIC_JOIN_FROM
+        } else {
+            1
+        };
+        let version = self.version(first, STATIC_JOIN_FROM, 9);
         let wait_ms = 10 * i64::from(REBALANCE_TIMEOUT_MS);
         self.link.ask(scene, version, &request, wait_ms);
     }
 
     /// The leader brings every member's share: one byte per partition.
     fn ask_sync(&mut self, scene: &mut Scene<'_>) {
-        let topic = scene.cluster.topics.get(&self.topic);
+        let topic = scene.cluster.topics.get(&self.plan.topic);
         let partitions = topic.map_or(0, |topic| topic.partitions);
         let count = self.led.len();
         let mut assignments = Vec::new();
-        for (at, member_id) in self.led.iter().enumerate() {
+        for (at, led) in self.led.iter().enumerate() {
+            let others = || self.led.iter().filter(|other| other.who != led.who);
+            let free = |p: &i32| others().all(|other| !other.owned.contains(&(*p as u8)));
             let own = (0..partitions).filter(|p| *p as usize % count == at);
-            let assignment: Bytes = own.map(|p| p as u8).collect::<Vec<_>>().into();
+            let own = own.filter(free).map(|p| p as u8);
+            let assignment: Bytes = own.collect::<Vec<_>>().into();
             let groups = &mut scene.checker.groups;
-            groups.on_assigning(GROUP, self.generation, member_id, &assignment);
+            groups.on_assigning(GROUP, self.generation, &led.who, &assignment);
             assignments.push(SyncGroupRequestAssignment {
-                member_id: member_id.clone(),
+                member_id: led.member_id.clone(),
                 assignment,
             });
         }
@@ -233,29 +332,32 @@ impl Member {
             group_id: GROUP.to_owned(),
             generation_id: self.generation,
             member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
             protocol_type: Some("consumer".to_owned()),
             protocol_name: Some("sim".to_owned()),
             assignments,
-            ..SyncGroupRequest::default()
         };
         self.asked = Some(Asked::Sync);
-        let version = self.prng.below(6) as i16;
+        let version = self.version(0, STATIC_FROM, 5);
         let wait_ms = 10 * i64::from(REBALANCE_TIMEOUT_MS);
         self.link.ask(scene, version, &request, wait_ms);
     }
 
     fn ask_offsets(&mut self, scene: &mut Scene<'_>) {
         let version = 1 + self.prng.below(10) as i16;
+        let owned = self.owned.iter().copied();
+        let new = owned.filter(|partition| !self.positions.contains_key(partition));
+        let new: Vec<i32> = new.collect();
         let mut request = OffsetFetchRequest::default();
         if version >= GROUPS_FROM {
             let by_id = version >= OFFSETS_BY_ID_FROM;
             let topic = OffsetFetchRequestTopics {
-                name: self.topic.clone(),
+                name: self.plan.topic.clone(),
                 topic_id: match by_id {
                     true => self.topic_id(scene),
                     false => TopicId::ZERO,
                 },
-                partition_indexes: self.owned.clone(),
+                partition_indexes: new.clone(),
             };
             request.groups.push(OffsetFetchRequestGroup {
                 group_id: GROUP.to_owned(),
@@ -265,12 +367,12 @@ impl Member {
         } else {
             request.group_id = GROUP.to_owned();
             request.topics = Some(vec![OffsetFetchRequestTopic {
-                name: self.topic.clone(),
-                partition_indexes: self.owned.clone(),
+                name: self.plan.topic.clone(),
+                partition_indexes: new.clone(),
             }]);
         }
         let mut least = BTreeMap::new();
-        for partition in self.owned.clone() {
+        for partition in new {
             let key = self.key(scene, partition);
             least.insert(partition, scene.checker.groups.committed(GROUP, key));
         }
@@ -288,7 +390,7 @@ impl Member {
         let request = FetchRequest {
             max_wait_ms: 20,
             min_bytes: 1,
-            ..request(&self.topic, id, version, &wanted, 10_000)
+            ..request(&self.plan.topic, id, version, &wanted, 10_000)
         };
         self.asked = Some(Asked::Records(partition, position));
         self.link.ask(scene, version, &request, 20);
@@ -306,7 +408,7 @@ impl Member {
         if offsets.is_empty() {
             return self.ask_records(scene);
         }
-        let version = 2 + self.prng.below(9) as i16;
+        let version = self.version(2, STATIC_COMMIT_FROM, 10);
         let by_id = version >= OFFSETS_BY_ID_FROM;
         let partition = |(partition, offset): (&i32, &Offset)| OffsetCommitRequestPartition {
             partition_index: *partition,
@@ -318,8 +420,9 @@ impl Member {
             group_id: GROUP.to_owned(),
             generation_id_or_member_epoch: self.generation,
             member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
             topics: vec![OffsetCommitRequestTopic {
-                name: self.topic.clone(),
+                name: self.plan.topic.clone(),
                 topic_id: match by_id {
                     true => self.topic_id(scene),
                     false => TopicId::ZERO,
@@ -333,7 +436,7 @@ impl Member {
     }
 
     fn ask_leave(&mut self, scene: &mut Scene<'_>) {
-        let version = self.prng.below(6) as i16;
+        let version = self.version(0, STATIC_FROM, 5);
         let mut request = LeaveGroupRequest {
             group_id: GROUP.to_owned(),
             ..LeaveGroupRequest::default()
@@ -341,6 +444,7 @@ impl Member {
         match version >= MEMBERS_FROM {
             true => request.members.push(MemberIdentity {
                 member_id: self.member_id.clone(),
+                group_instance_id: self.instance_id.clone(),
                 ..MemberIdentity::default()
             }),
             false => request.member_id = self.member_id.clone(),
@@ -389,6 +493,7 @@ impl Member {
             Some(Asked::Commit(offsets)) => self.on_committed(scene, answer, offsets),
             Some(Asked::Leave) => {
                 self.member_id.clear();
+                self.drop_all();
                 self.rest_until = scene.world.now.plus_ms(self.prng.below(500) as i64);
                 self.state = match scene.quiet {
                     true => State::Gone,
@@ -409,7 +514,15 @@ impl Member {
         }
         self.member_id = response.member_id;
         self.generation = response.generation_id;
-        self.led = response.members.into_iter().map(|m| m.member_id).collect();
+        let led = |m: JoinGroupResponseMember| Led {
+            who: m.group_instance_id.unwrap_or(m.member_id.clone()),
+            member_id: m.member_id,
+            owned: m.metadata,
+        };
+        self.led = match response.skip_assignment {
+            true => Vec::new(),
+            false => response.members.into_iter().map(led).collect(),
+        };
         self.state = State::Joined;
         if self.link.is_current(scene.world) {
             let groups = &mut scene.checker.groups;
@@ -428,16 +541,25 @@ impl Member {
             return;
         }
         let share = response.assignment;
+        let who = self.who();
         let groups = &mut scene.checker.groups;
-        let synced = groups.on_synced(GROUP, &self.member_id, self.generation, &share);
+        let synced = groups.on_synced(GROUP, &who, self.generation, &share);
         if let Err(what) = synced {
             scene.checker.fail(what);
         }
+        let before = std::mem::take(&mut self.owned);
         self.owned = share.iter().map(|byte| i32::from(*byte)).collect();
-        self.positions.clear();
-        self.committed.clear();
+        let owned = &self.owned;
+        self.positions
+            .retain(|partition, _| owned.contains(partition));
+        self.committed
+            .retain(|partition, _| owned.contains(partition));
         self.heartbeat_at = scene.world.now.plus_ms(HEARTBEAT_MS);
-        self.state = State::Assigned;
+        self.state = match before.iter().all(|partition| owned.contains(partition)) {
+            true => State::Assigned,
+            // What it has lost is free for others in the next generation.
+            false => State::Outside,
+        };
     }
 
     fn on_offsets(&mut self, scene: &mut Scene<'_>, answer: Answer, least: &BTreeMap<i32, Offset>) {
@@ -467,7 +589,10 @@ impl Member {
             self.positions.insert(partition, offset.max(0));
             self.committed.insert(partition, offset.max(0));
         }
-        if self.positions.len() != self.owned.len() {
+        if !least
+            .keys()
+            .all(|partition| self.positions.contains_key(partition))
+        {
             let what = format!("{:?} does not answer {least:?}", self.positions);
             scene.checker.fail(what);
         }

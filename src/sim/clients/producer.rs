@@ -37,8 +37,6 @@ pub struct Plan {
     pub acks: i16,
     /// It asks for a producer id and numbers its batches.
     pub idempotent: bool,
-    /// It numbers nothing but sends again all the same: a broker without deduplication.
-    pub unnumbered: bool,
     /// Mean time between two requests.
     pub pause_ms: u64,
 }
@@ -265,8 +263,7 @@ impl Producer {
         for id in &ids {
             scene.checker.on_sent(*id, sent);
         }
-        let numbered = self.producer_id.filter(|_| !self.plan.unnumbered);
-        let numbers = numbered.map(|producer_id| {
+        let numbers = self.producer_id.map(|producer_id| {
             let next = self.sequences.entry(key).or_insert(0);
             let sequence = *next;
             *next += count as i32;
