@@ -619,11 +619,12 @@ fn index_newer_than_the_log() {
     rig.sync();
     let live = rig.records(0, 500);
     assert_eq!(live.len() as i64, rig.log.log_end_offset());
-    for mut rig in [rig.kill().unwrap().reopen()] {
-        assert_eq!(rig.report.repairs, [""; 0]);
-        for (offset, value) in &live {
-            assert_eq!(rig.records(*offset, 1)[0], (*offset, value.clone()));
-        }
+    let mut rig = rig.kill().unwrap().reopen();
+    for (offset, value) in &live {
+        // A read gives whole batches.
+        let mut found = rig.records(*offset, 1).into_iter();
+        let found = found.find(|(at, _)| at >= offset);
+        assert_eq!(found.as_ref(), Some(&(*offset, value.clone())));
     }
 }
 
