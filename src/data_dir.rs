@@ -53,7 +53,7 @@ impl OwnedDir {
                 format!("the data directory {shown} {what}: {error}"),
             )
         };
-        fs::create_dir_all(path).map_err(|e| explain("cannot be created", e))?;
+        create_dir(path).map_err(|e| explain("cannot be created", e))?;
         let lock = lock(path)?;
         let mut files: Box<dyn Dir> = Box::new(
             DataDir::open(path)
@@ -119,6 +119,25 @@ pub fn begin_run(files: &mut dyn Dir, fresh: bool) -> io::Result<(bool, i32)> {
 /// Notes that every log was closed cleanly.
 pub fn end_run(files: &mut dyn Dir) -> io::Result<()> {
     files.replace(CLEAN, b"{\"version\":0}")
+}
+
+/// Creates the directory and those above it, durably: no sync of a file inside vouches for the name
+/// of the directory.
+fn create_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return fs::create_dir(path),
+    };
+    create_dir(parent)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        result => result?,
+    }
+    File::open(parent)?.sync_all()
 }
 
 fn lock(path: &Path) -> io::Result<Flock<File>> {
@@ -224,4 +243,28 @@ fn next_epoch(files: &mut dyn Dir, clean: bool) -> io::Result<i32> {
     let epoch = if clean { last } else { last + 1 };
     files.replace(EPOCH, format!("{epoch}\n").as_bytes())?;
     Ok(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_of_a_clean_stop_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/data");
+        let take = || OwnedDir::take(&path, NodeId(1)).unwrap();
+        let found = |owned: &OwnedDir| (owned.clean, owned.leader_epoch);
+        assert_eq!(found(&take()), (true, 0), "a new directory");
+        assert_eq!(found(&take()), (false, 1), "as after kill -9");
+        let mut owned = take();
+        assert_eq!(found(&owned), (false, 2));
+        owned.mark_clean().unwrap();
+        drop(owned);
+        let owned = take();
+        assert_eq!(found(&owned), (true, 2));
+        assert!(!path.join(CLEAN).exists(), "gone before anybody is served");
+        drop(owned);
+        assert_eq!(found(&take()), (false, 3));
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Without the feature `planted` there is nothing of it in the broker: [`is`] is false when it is
 //! compiled. With it one bug at a time can be switched on, for a process by its environment
-//! (`FOREBAY_PLANTED=SyncSkipped`) or for a thread by [`plant`].
+//! (`PLANTED_BUG=SyncSkipped`) or for a thread by [`plant`].
 
 /// A planted bug, named after what goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ mod switch {
     use std::cell::Cell;
 
     /// Switches a bug on for the whole process.
-    const VARIABLE: &str = "FOREBAY_PLANTED";
+    const VARIABLE: &str = "PLANTED_BUG";
 
     thread_local! {
         static PLANTED: Cell<Option<Bug>> = Cell::new(named());

@@ -6,7 +6,9 @@
 mod apis;
 mod config;
 mod consume;
+mod crash_test;
 mod group;
+mod guarantees;
 mod log;
 pub mod log_dump;
 mod output;
@@ -58,6 +60,11 @@ enum Command {
     Tune(tune::Tune),
     /// Print what each shard of a running broker does
     Stats(stats::Stats),
+    /// Kill a broker under load, or cut its disk's power, again and again, and check that nothing
+    /// that it acknowledged is lost
+    CrashTest(crash_test::CrashTest),
+    /// Print what is promised: what survives what, what is ordered, what can be doubled
+    Guarantees,
     /// Look into the files of a log
     #[command(subcommand)]
     Log(log::Command),
@@ -117,6 +124,8 @@ pub fn main() -> ExitCode {
         Command::Apis(command) => block_on(apis::run(command, &mut output)),
         Command::Tune(command) => tune::run(&command, &mut output),
         Command::Stats(command) => block_on(stats::run(command, &mut output)),
+        Command::CrashTest(command) => block_on(crash_test::run(command, &mut output)),
+        Command::Guarantees => guarantees::run(&mut output),
         Command::Log(command) => log::run(command, &mut output),
     };
     match result.and_then(|()| output.flush()) {

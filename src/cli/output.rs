@@ -3,6 +3,7 @@
 //! Nothing here depends on a terminal. Output that nobody reads any more (`| head`) ends a command
 //! quietly.
 
+use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
 
@@ -40,6 +41,15 @@ impl Failure {
         // Without a stderr there is nobody to tell; the exit code still says it.
         let _ = writeln!(io::stderr(), "forebay: {message}");
         ExitCode::from(code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Usage(message) | Self::Failed(message) => message,
+            Self::OutputClosed => "nobody reads the output any more",
+        })
     }
 }
 

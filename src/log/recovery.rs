@@ -4,14 +4,19 @@
 //! durable. Nothing is written that the next opening would find out again: opening is quick also
 //! for thousands of partitions.
 //!
+//! A log that is refused stays as it is, and its partition offline: the others serve, the broker's
+//! log says why, and clients hear `KAFKA_STORAGE_ERROR`. Nothing that may be somebody's records is
+//! ever deleted.
+//!
 //! What is found decides (each row has a test of this name in `tests/recovery.rs`):
 //!
 //! | found | done |
 //! |---|---|
 //! | `empty_directory` | nothing: files come with the first write |
 //! | `interrupted_creation` | the same, whichever of the first files are there |
-//! | `files_of_an_earlier_topic` | refused, to be removed |
+//! | `files_of_an_earlier_topic` | refused, to be set aside |
 //! | `files_without_an_owner` | without a checkpoint nothing was ever durable: refused, to be set aside; else refused: damaged |
+//! | `read_only_files` | refused: nothing can be put right |
 //! | `clean_stop` | nothing is read but heads at the end of each segment, nothing written |
 //! | `clean_stop_with_an_unexpected_end` | treated as an unclean stop |
 //! | `recovery_point_within_a_segment` | below it only heads are read |
@@ -20,6 +25,7 @@
 //! | `short_segment_beyond_the_recovery_point` | the same: its end was lost |
 //! | `damage_below_the_recovery_point` | refused: durable data is damaged |
 //! | `end_below_the_recovery_point` | refused: durable data is missing |
+//! | `empty_segment` | the last one is the active one; else refused: its records are missing |
 //! | `missing_middle_segment` | refused |
 //! | `missing_first_segment` | refused |
 //! | `missing_all_segments` | refused |
@@ -30,7 +36,8 @@
 //! | `orphaned_index` | removed |
 //! | `swapped_segment` | refused: Kafka's compaction must finish first |
 //! | `foreign_files` | ignored, with a note |
-//! | `missing_index`, `short_index`, `damaged_index` | rebuilt from the batches |
+//! | `missing_index`, `short_index`, `damaged_index`, `index_older_than_the_log` | rebuilt from the batches |
+//! | `index_newer_than_the_log` | not believed; written anew when its segment is closed |
 //! | `damaged_snapshot` | removed; producers come from an older one and the batches behind it |
 //! | `stray_snapshots` | removed |
 //! | `missing_epochs` | rebuilt from the batches |

@@ -23,6 +23,8 @@ pub struct TestDir {
     cut_at: Option<u64>,
     /// The next operation of this kind on a file whose name ends so fails.
     fault: Option<(&'static str, String)>,
+    /// No file whose name ends so can be opened.
+    pub forbidden: Option<&'static str>,
     /// Bytes that all files together may have, if the disk is not endless.
     pub capacity_bytes: Option<u64>,
     /// Reads so far, with their bytes.
@@ -165,6 +167,10 @@ impl TestDir {
     }
 
     fn inode(&mut self, name: &str) -> io::Result<&mut Inode> {
+        if self.forbidden.is_some_and(|suffix| name.ends_with(suffix)) {
+            let why = format!("open {name}: permission denied");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
         match self.names.get(name) {
             Some(inode) => Ok(&mut self.inodes[*inode]),
             None => Err(io::ErrorKind::NotFound.into()),

@@ -66,19 +66,19 @@ impl<I: Io> Shard<I> {
                     name,
                     "no topic owns this directory; it is set aside, not deleted"
                 );
-                self.rename_aside(&name, STRAY_SUFFIX)?;
+                self.rename_aside(&name)?;
             }
         }
         Ok(())
     }
 
-    /// Gives a directory a name that tells what is to become of it. Gives the new name.
-    fn rename_aside(&mut self, name: &str, suffix: &str) -> io::Result<String> {
-        let aside = format!("{name}.{:016x}{suffix}", self.state.prng.next_u64());
+    /// Gives a directory a name that says that no topic owns it.
+    fn rename_aside(&mut self, name: &str) -> io::Result<()> {
+        let aside = format!("{name}.{:016x}{STRAY_SUFFIX}", self.state.prng.next_u64());
         self.io.rename_dir(name, &aside)?;
         self.io.sync_dirs()?;
         info!(name, aside, "renamed");
-        Ok(aside)
+        Ok(())
     }
 
     /// Works with this image from now on.
@@ -191,19 +191,11 @@ impl<I: Io> Shard<I> {
         let repairs = report.repairs.len();
         let mut dir = self.io.open_dir(&name)?;
         let mut opened = Log::open(dir.as_mut(), config.clone(), opening, report);
-        let aside = match &opened {
-            Err(OpenError::EarlierTopic) => Some(DELETED_SUFFIX),
-            Err(OpenError::NeverDurable) => {
-                marks::hit(Mark::StrayDirectory);
-                Some(STRAY_SUFFIX)
-            }
-            _ => None,
-        };
-        if let Some(suffix) = aside {
-            let aside = self.rename_aside(&name, suffix)?;
-            if suffix == DELETED_SUFFIX {
-                self.doomed.push(aside);
-            }
+        if let Err(why @ (OpenError::EarlierTopic | OpenError::NeverDurable)) = &opened {
+            marks::hit(Mark::StrayDirectory);
+            // Set aside, not deleted: they may be all that is left of somebody's records.
+            warn!(directory = name, %why, "set aside");
+            self.rename_aside(&name)?;
             dir = self.io.open_dir(&name)?;
             opened = Log::open(dir.as_mut(), config, opening, report);
         }
@@ -228,7 +220,7 @@ impl<I: Io> Shard<I> {
                     topic: topic.id,
                     partition: index,
                 };
-                renamed |= self.drop_partition(key);
+                renamed |= self.drop_partition(topic, key);
             }
         }
         if renamed && let Err(error) = self.io.sync_dirs() {
@@ -236,19 +228,19 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Drops one partition; true if it had a directory.
-    fn drop_partition(&mut self, key: PartitionKey) -> bool {
+    /// Drops one partition, open or refused; true if it had a directory.
+    fn drop_partition(&mut self, topic: &Topic, key: PartitionKey) -> bool {
         self.state.queued.remove(&key);
         self.unsynced.remove(&key);
         self.syncing.remove(&key);
         self.stalled.remove(&key);
         crate::api::groups::unload(&mut self.state, key);
         self.give_up(key, None);
-        let Some(partition) = self.state.partitions.remove(&key) else {
+        if self.state.owner(key) != self.state.shard {
             return false;
-        };
-        let name = dir_name(&partition.topic, key.partition);
-        drop(partition);
+        }
+        drop(self.state.partitions.remove(&key));
+        let name = dir_name(topic, key.partition);
         let aside = format!("{name}.{:016x}{DELETED_SUFFIX}", self.state.prng.next_u64());
         match self.io.rename_dir(&name, &aside) {
             Ok(()) => self.doomed.push(aside),

@@ -73,7 +73,13 @@ impl Broker {
 
     /// Stops cleanly and starts again on the same directory.
     pub fn restart(&mut self, shards: usize, io: &str) {
+        self.restart_after(shards, io, |_| {});
+    }
+
+    /// The same with a change to the directory in between.
+    pub fn restart_after(&mut self, shards: usize, io: &str, change: impl FnOnce(&Path)) {
         self.server.take().unwrap().stop().unwrap();
+        change(self.dir.path());
         self.server = Some(serve(self.dir.path(), shards, io, &[]));
     }
 }

@@ -6,6 +6,7 @@ mod broker;
 mod clients;
 mod conversation;
 mod cores;
+mod crash;
 mod disk;
 mod hostile;
 mod loop_disk;

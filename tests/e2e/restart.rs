@@ -1,11 +1,15 @@
 //! What is there after a stop: records, topics, settings, with any number of shards.
 
-use crate::broker::{Broker, batch};
+use crate::broker::{Broker, Raw, batch};
 use forebay::base::ErrorCode;
+use forebay::wire::messages::delete_topics::DeleteTopicsRequest;
 use forebay::wire::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
 use forebay::wire::messages::metadata::MetadataRequest;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 fn end_offset(broker: &Broker, topic: &str, partition: i32) -> i64 {
     let partition = ListOffsetsPartition {
@@ -67,5 +71,86 @@ fn a_data_directory_has_one_owner() {
     assert!(
         refused.to_string().contains("in use by another process"),
         "{refused}"
+    );
+}
+
+/// Contents of all files of a directory.
+fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let file = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        (name, fs::read(entry.path()).unwrap())
+    };
+    entries.map(file).collect()
+}
+
+/// A broker with segments of one MiB and three and a half of them in `logs-0`, a record in `logs-1`.
+fn with_segments() -> (Broker, Raw) {
+    let broker = Broker::with(&["log.segment.bytes=1048576"]);
+    let mut raw = broker.connect();
+    raw.create_topic("logs", 2);
+    let value = vec![7; 500_000];
+    for _ in 0..7 {
+        let produced = raw.produce("logs", 0, batch(&[&value]));
+        assert_eq!(produced.error_code, ErrorCode::None);
+    }
+    raw.produce("logs", 1, batch(&[b"a"]));
+    (broker, raw)
+}
+
+#[test]
+fn a_partition_with_a_missing_segment_is_refused_and_the_others_serve() {
+    let (mut broker, raw) = with_segments();
+    drop(raw);
+    let dir = broker.dir.path().join("logs-0");
+    let mut whole = BTreeMap::new();
+    broker.restart_after(2, "auto", |_| {
+        whole = contents(&dir);
+        let middle = whole.keys().filter(|name| name.ends_with(".log")).nth(1);
+        fs::remove_file(dir.join(middle.unwrap())).unwrap();
+    });
+    let mut raw = broker.connect();
+    let refused = raw.produce("logs", 0, batch(&[b"b"]));
+    assert_eq!(refused.error_code, ErrorCode::KafkaStorageError);
+    let served = raw.produce("logs", 1, batch(&[b"b"]));
+    assert_eq!(
+        (served.error_code, served.base_offset),
+        (ErrorCode::None, 1)
+    );
+    drop(raw);
+    // Nothing else was touched: with the segment back in its place all is as before.
+    broker.restart_after(2, "auto", |_| {
+        for (name, contents) in contents(&dir) {
+            assert!(whole[&name] == contents, "{name} was changed");
+        }
+        for (name, contents) in &whole {
+            fs::write(dir.join(name), contents).unwrap();
+        }
+    });
+    assert_eq!(end_offset(&broker, "logs", 0), 7);
+    assert_eq!(end_offset(&broker, "logs", 1), 2);
+}
+
+#[test]
+fn a_refused_partition_goes_with_its_topic() {
+    let (mut broker, raw) = with_segments();
+    drop(raw);
+    let dir = broker.dir.path().join("logs-0");
+    broker.restart_after(2, "auto", |_| {
+        fs::remove_file(dir.join("00000000000000000000.log")).unwrap();
+    });
+    let request = DeleteTopicsRequest {
+        topic_names: vec!["logs".to_owned()],
+        timeout_ms: 10_000,
+        ..DeleteTopicsRequest::default()
+    };
+    let deleted = broker.connect().ask(5, &request);
+    assert_eq!(deleted.responses[0].error_code, ErrorCode::None);
+    assert!(!dir.exists());
+    broker.connect().create_topic("logs", 2);
+    let produced = broker.connect().produce("logs", 0, batch(&[b"new"]));
+    assert_eq!(
+        (produced.error_code, produced.base_offset),
+        (ErrorCode::None, 0)
     );
 }

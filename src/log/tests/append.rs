@@ -121,6 +121,18 @@ fn duplicates_get_the_original_offsets_and_wait_for_them() {
 }
 
 #[test]
+fn a_resend_without_a_producer_id_is_stored_again() {
+    let mut rig = Rig::new(small());
+    for base_offset in [0, 2] {
+        let appended = rig.append(plain(2, START_MS), CLIENT).unwrap();
+        assert_eq!(
+            (appended.base_offset, appended.duplicate),
+            (base_offset, false)
+        );
+    }
+}
+
+#[test]
 fn duplicates_are_known_after_any_restart() {
     for clean in [true, false] {
         let mut rig = Rig::new(small());

@@ -498,6 +498,53 @@ fn orphaned_index() {
 }
 
 #[test]
+fn empty_segment() {
+    // A roll was the last thing that happened.
+    for clean in [true, false] {
+        let mut rig = segments(2);
+        let end = rig.log.log_end_offset();
+        rig.log.queue_roll(rig.now);
+        rig.write();
+        assert!(rig.dir.contents(&file_name(end, ".log")).is_empty());
+        let live = rig.log.log_end_offset();
+        let mut rig = if clean {
+            rig.reopen()
+        } else {
+            unclean(rig).unwrap()
+        };
+        rig.put(1);
+        assert_eq!(rig.segment_files().len(), 3);
+        assert_eq!(rig.records(0, 500).len() as i64, rig.log.log_end_offset());
+        assert!(rig.log.log_end_offset() > live);
+    }
+    // The records of one that was not empty are gone.
+    let mut rig = segments(3);
+    let second = name(&rig, 1, ".log");
+    change(&mut rig, &second, Vec::clear);
+    refusal(rig.kill(), "are missing");
+}
+
+#[test]
+fn read_only_files() {
+    for suffix in [".log", "forebay-checkpoint", "partition.metadata"] {
+        let mut rig = segments(3);
+        let live = state(&rig.log);
+        rig.dir.restart_process();
+        let before = rig.dir.operations();
+        rig.dir.forbidden = Some(suffix);
+        let opened = Rig::open_at(rig.dir.clone(), small(), false, rig.now);
+        let why = opened.err().expect("the log is refused");
+        assert!(
+            why.contains(suffix) && why.contains("permission denied"),
+            "{why}"
+        );
+        assert_eq!(rig.dir.operations(), before, "nothing was touched");
+        rig.dir.forbidden = None;
+        assert_eq!(state(&rig.kill().unwrap().log), live);
+    }
+}
+
+#[test]
 fn swapped_segment() {
     let mut rig = segments(2);
     rig.dir
@@ -543,6 +590,42 @@ fn short_index() {
     broken_index(".index", |_| Some(Vec::new()));
     broken_index(".timeindex", |_| Some(Vec::new()));
     broken_index(".index", |mut index| index.pop().map(|_| index));
+}
+
+#[test]
+fn index_older_than_the_log() {
+    broken_index(".index", |index| Some(index[..8].to_vec()));
+    broken_index(".timeindex", |index| Some(index[..0].to_vec()));
+}
+
+#[test]
+fn index_newer_than_the_log() {
+    // The index of a closed segment was stored, the end of its log was not.
+    let mut rig = unsynced_segments(4);
+    let (log, index) = (name(&rig, 1, ".log"), name(&rig, 1, ".index"));
+    let entries = rig.dir.contents(&index).len();
+    let size = plain(3, START_MS).len();
+    change(&mut rig, &log, |contents| contents.truncate(2 * size));
+    let mut rig = unclean(rig).unwrap();
+    assert_eq!(
+        rig.dir.contents(&index).len(),
+        entries,
+        "what it promises is not there"
+    );
+    // The segment grows past where it was, and is closed anew.
+    while rig.segment_files().len() < 4 {
+        rig.put(2);
+    }
+    rig.sync();
+    let live = rig.records(0, 500);
+    assert_eq!(live.len() as i64, rig.log.log_end_offset());
+    let mut rig = rig.kill().unwrap().reopen();
+    for (offset, value) in &live {
+        // A read gives whole batches.
+        let mut found = rig.records(*offset, 1).into_iter();
+        let found = found.find(|(at, _)| at >= offset);
+        assert_eq!(found.as_ref(), Some(&(*offset, value.clone())));
+    }
 }
 
 #[test]
