@@ -239,6 +239,11 @@ impl Server {
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
+            request_memory_bytes_max: usize::try_from(
+                config.memory.request_bytes / config.shards.cpus.len() as u64,
+            )
+            .unwrap_or(usize::MAX),
+            connections_max: config.memory.connections,
             stats: self.stats[usize::from(shard.0)].clone(),
         }
     }

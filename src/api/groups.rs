@@ -508,6 +508,7 @@ fn group_config(broker: &BrokerSettings) -> group::Config {
         session_timeout_min_ms: ms(broker.group_session_timeout_ms_min),
         session_timeout_max_ms: ms(broker.group_session_timeout_ms_max),
         initial_rebalance_delay_ms: ms(broker.group_initial_rebalance_delay_ms),
+        group_count_max: broker.group_count_max as usize,
         group_size_max: broker.group_size_max as usize,
         offset_metadata_bytes_max: broker.offset_metadata_bytes_max as usize,
         offsets_retention_ms: broker.offsets_retention_ms,

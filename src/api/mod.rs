@@ -273,7 +273,7 @@ pub fn api(key: i16) -> Option<&'static Api> {
 
 /// A request's header and the rest of its frame.
 pub fn decode_header(frame: Bytes) -> Result<(RequestHeader, Reader), Malformed> {
-    let mut reader = Reader::new(frame);
+    let mut reader = Reader::of_request(frame);
     let header = RequestHeader::decode(&mut reader)?;
     Ok((header, reader))
 }

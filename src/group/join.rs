@@ -10,9 +10,11 @@ use super::state::{Group, Member, Phase};
 use super::timers::Timer;
 use super::turn::{Turn, join_error};
 use super::{Caller, Coordinator, Output, Record, Reply};
+use crate::base::limits::{GROUP_ID_BYTES_MAX, MEMBER_METADATA_BYTES_MAX};
 use crate::base::{ErrorCode, Now};
 use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
 use crate::wire::records::group_metadata::GroupMetadataValue;
+use bytes::Bytes;
 
 /// First version that must join with a member id it was given.
 const KNOWN_MEMBER_ID_FROM: i16 = 4;
@@ -37,6 +39,10 @@ impl Coordinator {
             ErrorCode::InvalidSessionTimeout
         } else if is_new_group && !request.member_id.is_empty() {
             ErrorCode::UnknownMemberId
+        } else if let Err(error) = check_bounds(&request) {
+            error
+        } else if is_new_group && let Err(error) = self.check_new_group(&request.group_id) {
+            error
         } else {
             ErrorCode::None
         };
@@ -46,6 +52,10 @@ impl Coordinator {
         }
         if caller.api_version == 0 {
             request.rebalance_timeout_ms = request.session_timeout_ms;
+        }
+        for protocol in &mut request.protocols {
+            // A member stays for long; the frame that it came in must not.
+            protocol.metadata = Bytes::copy_from_slice(&protocol.metadata);
         }
         let group_id = std::mem::take(&mut request.group_id);
         if is_new_group {
@@ -57,6 +67,20 @@ impl Coordinator {
                 turn.push_record(birth(turn.group_id, now));
             }
         });
+    }
+}
+
+/// What a member may be called and may say.
+fn check_bounds(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
+    let instance_id = request.group_instance_id.as_deref().unwrap_or_default();
+    let protocols = request.protocols.iter();
+    let said = protocols.map(|protocol| protocol.name.len() + protocol.metadata.len());
+    if instance_id.len() > GROUP_ID_BYTES_MAX {
+        Err(ErrorCode::InvalidRequest)
+    } else if said.sum::<usize>() > MEMBER_METADATA_BYTES_MAX {
+        Err(ErrorCode::MessageTooLarge)
+    } else {
+        Ok(())
     }
 }
 
@@ -74,7 +98,10 @@ fn birth(group_id: &str, now: Now) -> Record {
 
 impl Group {
     fn join(&mut self, turn: &mut Turn<'_>, caller: Caller<'_>, request: JoinGroupRequest) {
-        let answer = if !self.has_room_for(turn, &request.member_id) {
+        // Ids given out for a second try (KIP-394) are bounded as members are.
+        let ids_out =
+            self.pending_join.len() >= turn.config.group_size_max && request.member_id.is_empty();
+        let answer = if ids_out || !self.has_room_for(turn, &request.member_id) {
             self.remove_member(turn, &request.member_id);
             Some(join_error("", ErrorCode::GroupMaxSizeReached))
         } else if !self.supports(&request.protocol_type, &request.protocols) {
@@ -197,7 +224,7 @@ impl Group {
             rebalance_timeout_ms: request.rebalance_timeout_ms,
             session_timeout_ms: request.session_timeout_ms,
             protocols: request.protocols,
-            assignment: bytes::Bytes::new(),
+            assignment: Bytes::new(),
             is_new: true,
             joined: Some(turn.park(caller.token)),
             synced: None,

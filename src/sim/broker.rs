@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// How long connections may take to drain at a stop.
 const DRAIN_PATIENCE_MS: i64 = 500;
 
+/// Memory for requests of a simulated shard: so little that connections wait for it.
+const REQUEST_MEMORY_BYTES_MAX: usize = 256 * 1024;
+
 /// Time from an order to stop to its end; longer is a hang.
 const STOP_MS_MAX: i64 = 5_000;
 
@@ -80,6 +83,8 @@ impl Broker {
             leader_epoch,
             clean,
             seed,
+            request_memory_bytes_max: REQUEST_MEMORY_BYTES_MAX,
+            connections_max: usize::MAX,
             stats: Arc::default(),
         };
         let post = Post::new(shards);
