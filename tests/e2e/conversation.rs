@@ -11,7 +11,7 @@ use forebay::wire::{Message, Reader};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-fn fetch(topic: &str, offset: i64, wait_ms: i32, bytes_max: i32) -> FetchRequest {
+pub fn fetch(topic: &str, offset: i64, wait_ms: i32, bytes_max: i32) -> FetchRequest {
     let partition = FetchPartition {
         fetch_offset: offset,
         partition_max_bytes: bytes_max,

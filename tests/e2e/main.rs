@@ -7,5 +7,7 @@ mod clients;
 mod conversation;
 mod cores;
 mod hostile;
+mod limits;
+mod overload;
 mod restart;
 mod steering;

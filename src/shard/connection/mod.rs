@@ -384,3 +384,6 @@ fn missing_bytes(buffer: &[u8]) -> usize {
         None => 4 - buffer.len(),
     }
 }
+
+#[cfg(test)]
+mod tests;
