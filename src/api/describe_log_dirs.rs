@@ -9,7 +9,7 @@ use crate::wire::messages::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A request that collects sizes from all shards.
 #[derive(Debug)]
@@ -43,16 +43,19 @@ impl Gathering {
     /// Replies with what was asked for: all topics if the request names none.
     pub fn resume(self, state: &mut ShardState, facts: &Facts) -> Begun {
         let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
+        let asked = self.request.topics.as_ref().map(|topics| {
+            let partitions = topics.iter().flat_map(|topic| {
+                let indexes = topic.partitions.iter();
+                indexes.map(|index| (topic.topic.as_str(), *index))
+            });
+            partitions.collect::<BTreeSet<_>>()
+        });
         for (key, size) in &self.sizes {
             let Some(topic) = state.image.topic_by_id(key.topic) else {
                 continue;
             };
-            let asked = self.request.topics.as_ref().is_none_or(|topics| {
-                topics.iter().any(|asked| {
-                    asked.topic == topic.name && asked.partitions.contains(&key.partition)
-                })
-            });
-            if asked {
+            let asked = asked.as_ref();
+            if asked.is_none_or(|asked| asked.contains(&(topic.name.as_str(), key.partition))) {
                 topics
                     .entry(topic.name.clone())
                     .or_default()

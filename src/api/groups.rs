@@ -7,7 +7,7 @@
 //! creates it.
 
 use super::job::{After, Answer, GroupJob, GroupRequest, Job, Jobs, Return};
-use super::{Begun, Facts, Flow, unexpected};
+use super::{Begun, Facts, Flow, distinct, unexpected};
 use crate::base::placement::coordinator_partition;
 use crate::base::{ErrorCode, Mono, PartitionKey, ShardId, TopicId};
 use crate::catalog::OFFSETS_TOPIC;
@@ -118,8 +118,9 @@ pub fn begin_offset_delete(
 pub fn begin_describe(
     state: &mut ShardState,
     facts: &Facts,
-    request: DescribeGroupsRequest,
+    mut request: DescribeGroupsRequest,
 ) -> Begun {
+    distinct(&mut request.groups, String::clone);
     let mut jobs = Jobs::with_capacity(request.groups.len());
     for group_id in &request.groups {
         match group_job(

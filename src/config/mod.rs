@@ -294,11 +294,12 @@ fn parse_memory(
     let bytes = parse_option(given, "memory", memory::parse_bytes)?;
     let queued = settings.get("queued.max.request.bytes");
     let queued = queued.and_then(|bytes| bytes.parse::<u64>().ok());
-    let memory = Memory::new(bytes.unwrap_or_else(memory::default_bytes), queued);
+    let least = memory::least_bytes(shards);
+    let bytes = bytes.unwrap_or_else(|| memory::default_bytes().max(least));
+    let memory = Memory::new(bytes, queued);
     if memory.suffices(shards) {
         return Ok(memory);
     }
-    let least = memory::least_bytes(shards);
     let (name, least) = match queued {
         Some(_) => ("queued.max.request.bytes", (least / 2).to_string()),
         None => ("memory", format!("{}MiB", least >> 20)),

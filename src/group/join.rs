@@ -10,9 +10,13 @@ use super::state::{Group, Member, Phase};
 use super::timers::Timer;
 use super::turn::{Turn, join_error};
 use super::{Caller, Coordinator, Output, Record, Reply};
-use crate::base::limits::{GROUP_ID_BYTES_MAX, MEMBER_METADATA_BYTES_MAX};
+use crate::base::limits::{
+    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX,
+};
 use crate::base::{ErrorCode, Now};
-use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
+use crate::wire::messages::join_group::{
+    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse,
+};
 use crate::wire::records::group_metadata::GroupMetadataValue;
 use bytes::Bytes;
 
@@ -73,15 +77,21 @@ impl Coordinator {
 /// What a member may be called and may say.
 fn check_bounds(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
     let instance_id = request.group_instance_id.as_deref().unwrap_or_default();
-    let protocols = request.protocols.iter();
-    let said = protocols.map(|protocol| protocol.name.len() + protocol.metadata.len());
     if instance_id.len() > GROUP_ID_BYTES_MAX {
         Err(ErrorCode::InvalidRequest)
-    } else if said.sum::<usize>() > MEMBER_METADATA_BYTES_MAX {
+    } else if said(&request.protocols) > MEMBER_METADATA_BYTES_MAX {
         Err(ErrorCode::MessageTooLarge)
     } else {
         Ok(())
     }
+}
+
+/// Bytes of what a member says about itself.
+fn said(protocols: &[JoinGroupRequestProtocol]) -> usize {
+    let protocols = protocols.iter();
+    protocols
+        .map(|protocol| protocol.name.len() + protocol.metadata.len())
+        .sum()
 }
 
 /// The record of a group that has no generation yet. Kafka writes it with the first join, whatever
@@ -101,7 +111,14 @@ impl Group {
         // Ids given out for a second try (KIP-394) are bounded as members are.
         let ids_out =
             self.pending_join.len() >= turn.config.group_size_max && request.member_id.is_empty();
-        let answer = if ids_out || !self.has_room_for(turn, &request.member_id) {
+        let others = self.members.iter();
+        let others = others.filter(|(member_id, _)| **member_id != request.member_id);
+        let said_by_others: usize = others.map(|(_, member)| said(&member.protocols)).sum();
+        let too_much = said_by_others + said(&request.protocols) > GROUP_METADATA_BYTES_MAX;
+        let answer = if ids_out || too_much {
+            let error = ErrorCode::GroupMaxSizeReached;
+            Some(join_error(&request.member_id, error))
+        } else if !self.has_room_for(turn, &request.member_id) {
             self.remove_member(turn, &request.member_id);
             Some(join_error("", ErrorCode::GroupMaxSizeReached))
         } else if !self.supports(&request.protocol_type, &request.protocols) {

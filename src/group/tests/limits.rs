@@ -1,7 +1,9 @@
 //! What a client may make a coordinator keep.
 
 use super::*;
-use crate::base::limits::{GROUP_ID_BYTES_MAX, MEMBER_METADATA_BYTES_MAX};
+use crate::base::limits::{
+    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX,
+};
 
 fn commit_to(f: &mut Fixture, group_id: &str) -> ErrorCode {
     f.commit_all(OffsetCommitRequest {
@@ -64,6 +66,36 @@ fn a_member_says_only_so_much_and_does_not_keep_its_frame() {
     request.protocols[0].metadata = frame.slice(10..20);
     f.join(request);
     assert!(frame.is_unique(), "what the member said was copied");
+}
+
+#[test]
+fn a_group_says_only_so_much_together() {
+    let mut f = Fixture::new();
+    f.version = 3;
+    let speak = |f: &mut Fixture| {
+        let mut request = join("");
+        request.protocols.truncate(1);
+        let name_bytes = request.protocols[0].name.len();
+        let said = vec![0; MEMBER_METADATA_BYTES_MAX - name_bytes];
+        request.protocols[0].metadata = Bytes::from(said);
+        f.join(request)
+    };
+    for _ in 0..GROUP_METADATA_BYTES_MAX / MEMBER_METADATA_BYTES_MAX {
+        let token = speak(&mut f);
+        assert!(f.is_parked(token));
+    }
+    let token = speak(&mut f);
+    assert_eq!(f.joined(token).error_code, ErrorCode::GroupMaxSizeReached);
+    let assignments = vec![SyncGroupRequestAssignment {
+        member_id: "m".into(),
+        assignment: Bytes::from(vec![0; GROUP_METADATA_BYTES_MAX + 1]),
+    }];
+    let request = SyncGroupRequest {
+        assignments,
+        ..sync("m", 1, &[])
+    };
+    let token = f.call(|coordinator, now, caller, out| coordinator.sync(now, caller, request, out));
+    assert_eq!(f.synced(token).1, ErrorCode::MessageTooLarge);
 }
 
 #[test]
