@@ -68,8 +68,8 @@ pub struct ShardStats {
     pub connections_opened: Counter,
     /// Connections now; goes up and down.
     pub connections: Counter,
-    /// Bytes of memory charged for requests, from their admission until their reply is sent; goes up
-    /// and down.
+    /// Bytes of memory charged for requests, from their admission until their reply is sent; goes
+    /// up and down.
     pub request_bytes: Counter,
     /// Connections that are not read because the memory for requests is used up; goes up and down.
     pub connections_waiting: Counter,

@@ -1,14 +1,16 @@
 //! The memory that requests may take on one shard: a count of bytes, and the queue of connections
-//! that wait for some of them. What waits is not read from its socket, so the peer's TCP slows down.
+//! that wait for some of them. What waits is not read from its socket, so the peer's TCP slows
+//! down.
 //!
 //! - A connection is charged for what it holds: receive buffer, requests under way, replies that
 //!   were not taken. Its first 4 KiB are free; the number of connections bounds them.
-//! - A frame is admitted as a whole, before more of it is received than is here already. So what was
-//!   admitted can finish, whatever others do. What is charged for it is a promise; memory still
+//! - A frame is admitted as a whole, before more of it is received than is here already. So what
+//!   was admitted can finish, whatever others do. What is charged for it is a promise; memory still
 //!   follows the bytes that come.
 //! - The queue is served in its order, large frames and small ones alike.
-//! - If all that is charged belongs to connections in the queue, the first of them goes on all the
-//!   same: nobody else could make room. That is one frame above the bound at most.
+//! - If all that is charged belongs to connections in the queue that have nothing under way, the
+//!   first of them goes on all the same: nobody else could make room. That is one frame above the
+//!   bound at most.
 
 use crate::base::ConnectionId;
 use std::collections::VecDeque;
@@ -18,7 +20,7 @@ use std::collections::VecDeque;
 pub struct Budget {
     bytes_max: usize,
     used: usize,
-    /// The part of `used` that connections in the queue hold.
+    /// The part of `used` that comes back only if connections in the queue go on.
     stuck: usize,
     /// Those that left it by themselves are still in here.
     queue: VecDeque<ConnectionId>,
@@ -28,6 +30,10 @@ pub struct Budget {
 #[derive(Debug, Default)]
 pub struct Account {
     charged: usize,
+    /// Requests are under way, or replies: what is charged will come back.
+    under_way: bool,
+    /// Its part in what is stuck.
+    stuck: usize,
     standing: Standing,
 }
 
@@ -105,13 +111,21 @@ impl Budget {
         self.queue.len()
     }
 
-    /// Charges a connection for what it holds now, instead of what it held before.
-    pub fn charge(&mut self, account: &mut Account, held: usize) {
-        let before = std::mem::replace(&mut account.charged, held);
-        self.used = self.used - before + held;
-        if account.waits() {
-            self.stuck = self.stuck - before + held;
-        }
+    /// Charges a connection for what it holds now, instead of what it held before. `under_way` is
+    /// true if it waits for replies, or for its peer to take them.
+    pub fn charge(&mut self, account: &mut Account, held: usize, under_way: bool) {
+        self.used = self.used - account.charged + held;
+        (account.charged, account.under_way) = (held, under_way);
+        self.count_stuck(account);
+    }
+
+    fn count_stuck(&mut self, account: &mut Account) {
+        let stuck = match account.waits() && !account.under_way {
+            true => account.charged,
+            false => 0,
+        };
+        self.stuck = self.stuck - account.stuck + stuck;
+        account.stuck = stuck;
     }
 
     /// True if a connection may take `wish` bytes more; else it is in the queue afterwards.
@@ -119,8 +133,8 @@ impl Budget {
         let fits = self.queue.is_empty() && self.used + wish <= self.bytes_max;
         if wish == 0 || fits || account.is_granted() {
             if account.waits() {
-                self.stuck -= account.charged;
                 account.standing = Standing::Plain;
+                self.count_stuck(account);
             }
             return true;
         }
@@ -132,9 +146,9 @@ impl Budget {
     pub fn wait(&mut self, id: ConnectionId, account: &mut Account, wish: usize) {
         if !account.waits() {
             self.queue.push_back(id);
-            self.stuck += account.charged;
         }
         account.standing = Standing::Waits(wish);
+        self.count_stuck(account);
     }
 
     /// The first of the queue.
@@ -156,9 +170,8 @@ impl Budget {
             return false;
         }
         self.queue.pop_front();
-        self.stuck -= account.charged;
         account.standing = Standing::Granted;
-        self.charge(account, account.charged + wish);
+        self.charge(account, account.charged + wish, account.under_way);
         true
     }
 
@@ -171,7 +184,7 @@ impl Budget {
 
     /// A connection is gone.
     pub fn close(&mut self, mut account: Account) {
-        self.charge(&mut account, 0);
+        self.charge(&mut account, 0, false);
     }
 }
 
@@ -199,14 +212,19 @@ mod tests {
             let account = self.accounts.get_mut(&id).unwrap();
             let admitted = self.budget.admits(id, account, wish);
             if admitted {
-                self.budget.charge(account, account.charged + wish);
+                self.budget.charge(account, account.charged + wish, false);
             }
             admitted
         }
 
         fn hold(&mut self, id: u64, bytes: usize) {
             let account = self.accounts.get_mut(&ConnectionId(id)).unwrap();
-            self.budget.charge(account, bytes);
+            self.budget.charge(account, bytes, false);
+        }
+
+        fn start(&mut self, id: u64) {
+            let account = self.accounts.get_mut(&ConnectionId(id)).unwrap();
+            self.budget.charge(account, account.charged, true);
         }
 
         /// Everybody who is let through now.
@@ -231,7 +249,8 @@ mod tests {
                 "what is charged is what accounts say"
             );
             let waiting = self.accounts.values().filter(|account| account.waits());
-            let stuck = waiting.map(|account| account.charged).sum::<usize>();
+            let stuck = waiting.filter(|account| !account.under_way);
+            let stuck = stuck.map(|account| account.charged).sum::<usize>();
             assert_eq!(self.budget.stuck, stuck);
             granted
         }
@@ -256,7 +275,10 @@ mod tests {
     fn if_all_who_hold_something_wait_the_first_goes_on() {
         let mut table = Table::new(100);
         assert!(table.ask(0, 50) && table.ask(1, 50));
+        table.start(0);
         assert!(!table.ask(0, 20) && !table.ask(1, 20));
+        assert_eq!(table.granted(), [0; 0], "what is under way makes room");
+        table.hold(0, 50);
         assert_eq!(table.granted(), [0], "one, and only one, above the bound");
         assert_eq!(table.budget.used(), 120);
         assert!(table.budget.is_spent());

@@ -458,8 +458,8 @@ impl<I: Io> Shard<I> {
             return;
         };
         connection.on_finished(call, reply);
-        let held = connection.held();
-        self.budget.charge(&mut connection.account, held);
+        let (held, under_way) = (connection.held(), !connection.is_quiet());
+        self.budget.charge(&mut connection.account, held, under_way);
         self.touched.insert(id);
     }
 
@@ -488,8 +488,8 @@ impl<I: Io> Shard<I> {
             self.io
                 .submit(Purpose::Receive(id).token(), Op::Receive { socket, buffer });
         }
-        let held = connection.held();
-        self.budget.charge(&mut connection.account, held);
+        let (held, under_way) = (connection.held(), !connection.is_quiet());
+        self.budget.charge(&mut connection.account, held, under_way);
         Budget::end_grant(&mut connection.account);
         if connection.is_drained() {
             self.close(id, "the broker stops");

@@ -5,8 +5,8 @@
 //! so that one sync can serve them all. They are started in order, and partition order follows.
 //!
 //! Back-pressure is the socket itself: nothing is read while a complete frame waits for its turn,
-//! while the peer does not take its replies, or while the shard's memory is spent (`budget`). What a
-//! connection holds is counted here; whether it may have more is not decided here.
+//! while the peer does not take its replies, or while the shard's memory is spent (`budget`). What
+//! a connection holds is counted here; whether it may have more is not decided here.
 
 use super::budget::Account;
 use crate::base::Few;
@@ -96,6 +96,8 @@ pub struct Connection {
     buffer: Option<BytesMut>,
     /// Size of the memory block that the buffer is a part of.
     block_bytes: usize,
+    /// Bytes of frames that were split off that block.
+    taken_bytes: usize,
     /// A complete frame that waits for its turn.
     postponed: Option<Bytes>,
     /// A send is under way.
@@ -131,6 +133,7 @@ impl Connection {
             frame_bytes: 0,
             buffer: Some(BytesMut::new()),
             block_bytes: 0,
+            taken_bytes: 0,
             postponed: None,
             sending: false,
             sending_bytes: 0,
@@ -143,9 +146,8 @@ impl Connection {
 
     /// Bytes of memory that it holds, above what every connection has for free.
     pub fn held(&self) -> usize {
-        let postponed = self.postponed.as_ref().map_or(0, Bytes::len);
         let receiving = self.receive_bytes() - RECEIVE_BYTES_MIN;
-        receiving + postponed + self.slots_bytes + self.sending_bytes
+        receiving + self.frames_bytes() + self.sending_bytes
     }
 
     /// Bytes that the next receive adds to what is held; `None` if none is due: one is under way,
@@ -157,7 +159,7 @@ impl Connection {
         }
         let room = begun_bytes(self.buffer.as_ref()?);
         let wish = room.saturating_sub(self.receive_bytes());
-        if self.is_quiet() {
+        if self.is_quiet() || self.frame_bytes >= room {
             return Some(wish);
         }
         let wish = wish.max(REQUEST_BYTES);
@@ -173,18 +175,24 @@ impl Connection {
             true => self.frame_since = None,
             false => self.frame_since = self.frame_since.or(Some(now)),
         }
+        let mut before = buffer.capacity();
         if buffer.is_empty() && self.is_quiet() {
             let keeps = !tight || self.block_bytes <= RECEIVE_BYTES_MIN;
             if !keeps || !buffer.try_reclaim(self.block_bytes) {
-                (buffer, self.block_bytes) = (BytesMut::new(), 0);
+                (buffer, before) = (BytesMut::new(), 0);
             }
         }
         // Grows with what has really come, never by the size that the peer announces.
         let grow = buffer.len().clamp(RECEIVE_BYTES_MIN, RECEIVE_BYTES_MAX);
-        let before = buffer.capacity();
-        buffer.reserve(missing_bytes(&buffer).clamp(RECEIVE_BYTES_MIN, grow));
+        let room = missing_bytes(&buffer).clamp(RECEIVE_BYTES_MIN, grow);
+        if !buffer.try_reclaim(room) {
+            // `reserve` would take twice of what there is.
+            let mut larger = BytesMut::with_capacity(buffer.len() + room);
+            larger.extend_from_slice(&buffer);
+            buffer = larger;
+        }
         if buffer.capacity() != before {
-            self.block_bytes = buffer.capacity();
+            (self.block_bytes, self.taken_bytes) = (buffer.capacity(), 0);
         }
         buffer
     }
@@ -216,8 +224,9 @@ impl Connection {
             return Ok(None);
         };
         let frame = wire::frame::split_frame(buffer, self.frame_bytes_max)?;
-        if frame.is_some() {
+        if let Some(frame) = &frame {
             (self.frame_since, self.frame_bytes, self.silent) = (None, 0, false);
+            self.taken_bytes += frame.len();
         }
         Ok(frame)
     }
@@ -351,11 +360,17 @@ impl Connection {
         })
     }
 
-    /// Bytes of the receive buffer, or of the frame that may be received into it.
+    /// Bytes of the receive buffer's block, without frames of it that are charged by themselves, or
+    /// of the frame that may be received into it.
     fn receive_bytes(&self) -> usize {
-        RECEIVE_BYTES_MIN
-            .max(self.block_bytes)
-            .max(self.frame_bytes)
+        let taken = self.taken_bytes.min(self.frames_bytes());
+        let block = self.block_bytes.saturating_sub(taken);
+        RECEIVE_BYTES_MIN.max(block).max(self.frame_bytes)
+    }
+
+    /// What frames that came in full, and replies that do not leave yet, are charged for.
+    fn frames_bytes(&self) -> usize {
+        self.slots_bytes + self.postponed.as_ref().map_or(0, Bytes::len)
     }
 
     fn pop_slot(&mut self) -> Option<Slot> {

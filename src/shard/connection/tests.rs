@@ -202,7 +202,7 @@ fn who_holds_memory_for_nothing_is_closed_when_others_wait_for_it() {
     connection.on_finished(1, reply(PRESSED_BYTES_MIN));
     connection.start_send();
     let held = connection.held();
-    budget.charge(&mut connection.account, held);
+    budget.charge(&mut connection.account, held, false);
     assert_eq!(connection.overdue(NOW.plus_ms(10_000), &patience), None);
     assert!(
         connection
@@ -217,7 +217,7 @@ fn who_holds_memory_for_nothing_is_closed_when_others_wait_for_it() {
     assert_eq!(connection.overdue(late, &calm), None);
     connection.on_sent(NOW);
     let held = connection.held();
-    budget.charge(&mut connection.account, held);
+    budget.charge(&mut connection.account, held, false);
     assert_eq!(
         connection.overdue(late, &patience),
         None,
