@@ -15,6 +15,7 @@ use crate::io::sockets::Listener;
 use crate::io::{Bell, Io};
 use crate::shard::mail::{Order, Post};
 use crate::shard::{Life, Settings, Shard};
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use std::io;
@@ -241,6 +242,11 @@ impl Server {
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
+            request_memory_bytes_max: usize::try_from(
+                config.memory.request_bytes / config.shards.cpus.len() as u64,
+            )
+            .unwrap_or(usize::MAX),
+            connections_max: config.memory.connections,
             stats: self.stats[usize::from(shard.0)].clone(),
             space: self.space.clone(),
         }
@@ -350,19 +356,28 @@ impl Seat {
 
     fn open_posix(&mut self) -> io::Result<Posix> {
         let data_dir = self.open_data_dir()?;
-        Posix::new(data_dir, self.listener.take(), self.pace()).map_err(|error| {
-            let why = format!(
-                "shard {} cannot wait for sockets: {error}; raise the limit of open files (ulimit \
-                 -n; systemd: LimitNOFILE) or start fewer shards (--cores)",
-                self.shard.0
-            );
-            io::Error::new(error.kind(), why)
-        })
+        let listener = self.listener.take();
+        Posix::new(data_dir, listener, self.pace())
+            .map_err(|error| self.lacks_files("wait for sockets", &error))
     }
 
     fn open_data_dir(&self) -> io::Result<DataDir> {
-        let dir = DataDir::open(&self.data_dir)?;
+        let dir = DataDir::open(&self.data_dir).map_err(|error| {
+            match error.to_string().contains(Errno::EMFILE.desc()) {
+                true => self.lacks_files("open the data directory (EMFILE)", &error),
+                false => error,
+            }
+        })?;
         Ok(dir.with_open_files_max(self.open_files_max))
+    }
+
+    fn lacks_files(&self, what: &str, error: &io::Error) -> io::Error {
+        let why = format!(
+            "shard {} cannot {what}: {error}; raise the limit of open files (ulimit -n; systemd: \
+             LimitNOFILE) or start fewer shards (--cores)",
+            self.shard.0
+        );
+        io::Error::new(error.kind(), why)
     }
 
     fn serve<I: Io>(&self, io: I, bells: &Receiver<Vec<Bell>>) -> io::Result<bool> {

@@ -315,6 +315,7 @@ pub fn log_config(settings: &TopicSettings, broker: &BrokerSettings) -> log::Con
         cleanup_compact: settings.compact,
         cleanup_delete: settings.delete,
         producer_id_expiration_ms: broker.producer_id_expiration_ms,
+        producer_ids_max: broker.producer_ids_max as usize,
         write_caching: settings.write_caching,
     }
 }

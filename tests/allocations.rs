@@ -160,6 +160,23 @@ fn a_huge_frame_of_nothing_is_refused_before_it_grows() {
     assert!(decode::<describe_groups::DescribeGroupsRequest>(bytes, 5) <= EXTRA_BYTES_MAX);
 }
 
+/// Names that a frame may well hold, and that no request needs so many of.
+#[test]
+fn a_request_names_no_more_than_requests_need() {
+    let mut bytes = BytesMut::new();
+    bytes.put_i32(600_000);
+    for _ in 0..600_000 {
+        bytes.put_slice(&[0, 7]);
+        bytes.put_slice(b"a-group");
+    }
+    let bytes = bytes.freeze();
+    let decode = |mut reader| describe_groups::DescribeGroupsRequest::decode(&mut reader, 0);
+    assert!(decode(Reader::new(bytes.clone())).is_ok());
+    let (peak, decoded) = peak_of(|| decode(Reader::of_request(bytes)));
+    assert_eq!(decoded, Err(Malformed("too many elements for its size")));
+    assert_eq!(peak, 0);
+}
+
 /// Unknown tagged fields, in the header and in the body, are stepped over.
 #[test]
 fn unknown_tagged_fields_take_no_memory() {

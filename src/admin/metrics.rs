@@ -135,6 +135,16 @@ const METRICS: &[Metric] = &[
         series: &[(None, Gauge(|s| s.partitions_stalled.get()))],
     },
     Metric {
+        name: "forebay_request_memory_bytes",
+        help: "Memory charged for requests, from their admission until their reply is sent",
+        series: &[(None, Gauge(|s| s.request_bytes.get()))],
+    },
+    Metric {
+        name: "forebay_connections_waiting",
+        help: "Connections that are not read because the memory for requests is used up",
+        series: &[(None, Gauge(|s| s.connections_waiting.get()))],
+    },
+    Metric {
         name: "forebay_connections",
         help: "Open connections",
         series: &[(None, Gauge(|s| s.connections.get()))],

@@ -9,6 +9,7 @@ use crate::wire::messages::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState,
     TopicResponse,
 };
+use std::collections::BTreeSet;
 
 /// A request whose partitions are being asked.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeProducersRe
         places: Vec::new(),
     };
     let mut jobs = Jobs::new();
+    let mut seen = BTreeSet::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.name).cloned();
         let mut partitions = Vec::with_capacity(asked.partition_indexes.len());
@@ -33,11 +35,13 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeProducersRe
                 .as_ref()
                 .and_then(|topic| state.partition_key(topic, partition));
             let code = match key {
+                // Each may cost much: one answer for each partition.
+                Some(key) if !seen.insert(key) => ErrorCode::InvalidRequest,
                 Some(_) => ErrorCode::None,
                 None => ErrorCode::UnknownTopicOrPartition,
             };
             partitions.push(response(partition, code));
-            if let Some(key) = key {
+            if let Some(key) = key.filter(|_| !code.is_error()) {
                 flow.places.push((topic_index, index));
                 jobs.push((state.owner(key), Job::Producers(key)));
             }

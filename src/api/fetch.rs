@@ -24,6 +24,11 @@ use crate::wire::messages::fetch::{
 /// Longest time that a long poll is parked, whatever the client says.
 const WAIT_MS_MAX: i32 = 5 * 60 * 1000;
 
+/// A parked poll looks again this often, though nobody has woken it. Whom a partition would wake
+/// cannot be taken back when the client goes away or is answered for another partition; so it is
+/// forgotten after this time.
+const WATCH_MS_MAX: i64 = 1_000;
+
 /// Sessions of KIP-227: the epoch of a full request outside any session.
 const SESSION_EPOCH_FINAL: i32 = -1;
 
@@ -73,7 +78,7 @@ impl Gathering {
         (self.woken, self.parked) = (false, false);
         self.places.clear();
         self.response.responses.clear();
-        let watch_until = (self.until > state.now.mono).then_some(self.until);
+        let watch_until = (self.until > state.now.mono).then_some(self.watch_until(state));
         let mut jobs = Jobs::new();
         for (topic_index, fetch) in self.request.topics.iter().enumerate() {
             let topic = state.topic(&fetch.topic, fetch.topic_id).cloned();
@@ -153,7 +158,12 @@ impl Gathering {
             return self.reply(facts);
         }
         self.parked = true;
-        Begun::Park(self.until, Flow::Fetch(self))
+        Begun::Park(self.watch_until(state), Flow::Fetch(self))
+    }
+
+    /// When it looks again at the latest.
+    fn watch_until(&self, state: &ShardState) -> Mono {
+        self.until.min(state.now.mono.plus_ms(WATCH_MS_MAX))
     }
 
     fn reply(mut self, facts: &Facts) -> Begun {

@@ -7,7 +7,7 @@
 //! creates it.
 
 use super::job::{After, Answer, GroupJob, GroupRequest, Job, Jobs, Return};
-use super::{Begun, Facts, Flow, unexpected};
+use super::{Begun, Facts, Flow, distinct, unexpected};
 use crate::base::marks::{self, Mark};
 use crate::base::placement::coordinator_partition;
 use crate::base::planted::{self, Bug};
@@ -120,8 +120,9 @@ pub fn begin_offset_delete(
 pub fn begin_describe(
     state: &mut ShardState,
     facts: &Facts,
-    request: DescribeGroupsRequest,
+    mut request: DescribeGroupsRequest,
 ) -> Begun {
+    distinct(&mut request.groups, String::clone);
     let mut jobs = Jobs::with_capacity(request.groups.len());
     for group_id in &request.groups {
         match group_job(
@@ -517,6 +518,7 @@ fn group_config(broker: &BrokerSettings) -> group::Config {
         session_timeout_min_ms: ms(broker.group_session_timeout_ms_min),
         session_timeout_max_ms: ms(broker.group_session_timeout_ms_max),
         initial_rebalance_delay_ms: ms(broker.group_initial_rebalance_delay_ms),
+        group_count_max: broker.group_count_max as usize,
         group_size_max: broker.group_size_max as usize,
         offset_metadata_bytes_max: broker.offset_metadata_bytes_max as usize,
         offsets_retention_ms: broker.offsets_retention_ms,

@@ -14,6 +14,7 @@ use crate::wire::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
+use std::collections::BTreeSet;
 
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
@@ -37,6 +38,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: ListOffsetsRequest)
         places: Vec::new(),
     };
     let mut jobs = Jobs::new();
+    let mut seen = BTreeSet::new();
     for (topic_index, asked) in request.topics.into_iter().enumerate() {
         let topic = state.image.topic(&asked.name).cloned();
         let mut partitions = Vec::with_capacity(asked.partitions.len());
@@ -45,11 +47,13 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: ListOffsetsRequest)
                 .as_ref()
                 .and_then(|t| state.partition_key(t, partition.partition_index));
             let code = match key {
+                // Each may cost much: one answer for each partition.
+                Some(key) if !seen.insert(key) => ErrorCode::InvalidRequest,
                 Some(_) => ErrorCode::None,
                 None => ErrorCode::UnknownTopicOrPartition,
             };
             partitions.push(unknown(partition.partition_index, code));
-            if let Some(key) = key {
+            if let Some(key) = key.filter(|_| !code.is_error()) {
                 flow.places.push((topic_index, index));
                 jobs.push((state.owner(key), Job::ListOffset(key, partition)));
             }

@@ -11,7 +11,7 @@
 //!   that comes to another one is served all the same.
 
 use super::job::{CatalogJob, Job, Jobs};
-use super::{Begun, Facts, Flow};
+use super::{Begun, Facts, Flow, distinct};
 use crate::base::placement::CONTROLLER;
 use crate::base::{ErrorCode, PartitionKey, ShardId, TopicId};
 use crate::catalog::{self, Topic};
@@ -34,7 +34,10 @@ pub struct Creating {
 }
 
 /// Answers from the image, after creating what is missing.
-pub fn begin(state: &mut ShardState, facts: &Facts, request: MetadataRequest) -> Begun {
+pub fn begin(state: &mut ShardState, facts: &Facts, mut request: MetadataRequest) -> Begun {
+    if let Some(topics) = &mut request.topics {
+        distinct(topics, |topic| (topic.name.clone(), topic.topic_id));
+    }
     let missing = missing_topics(state, facts, &request);
     if missing.is_empty() {
         return facts.reply(&response(state, facts, &request));

@@ -39,6 +39,7 @@ use crate::wire::frame::{self, RequestHeader};
 use crate::wire::{Malformed, Message, Reader, Request, Writer};
 use bytes::Bytes;
 use job::{Answer, Job, Jobs, Return};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -273,7 +274,7 @@ pub fn api(key: i16) -> Option<&'static Api> {
 
 /// A request's header and the rest of its frame.
 pub fn decode_header(frame: Bytes) -> Result<(RequestHeader, Reader), Malformed> {
-    let mut reader = Reader::new(frame);
+    let mut reader = Reader::of_request(frame);
     let header = RequestHeader::decode(&mut reader)?;
     Ok((header, reader))
 }
@@ -295,6 +296,15 @@ pub fn begin(state: &mut ShardState, facts: &Facts, body: Reader) -> Result<Begu
     match facts.key {
         <m::api_versions::ApiVersionsRequest as Request>::KEY => Ok(api_versions::refuse(facts)),
         _ => Err(Malformed("a version that is not served")),
+    }
+}
+
+/// Drops what repeats an earlier item of a request: an answer can be thousands of times larger than
+/// its question, so there is one for each thing asked about.
+fn distinct<T, K: Ord>(items: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    if items.len() > 1 {
+        let mut seen = BTreeSet::new();
+        items.retain(|item| seen.insert(key(item)));
     }
 }
 

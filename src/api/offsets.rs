@@ -4,7 +4,7 @@
 
 use super::groups::group_job;
 use super::job::{Answer, GroupRequest, Jobs};
-use super::{Begun, Facts, Flow, unexpected};
+use super::{Begun, Facts, Flow, distinct, unexpected};
 use crate::base::ErrorCode;
 use crate::group::Reply;
 use crate::state::ShardState;
@@ -17,6 +17,7 @@ use crate::wire::messages::offset_fetch::{
     OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition,
     OffsetFetchResponsePartitions, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// First version of OffsetFetch with several groups per request.
 const GROUPS_FROM: i16 = 8;
@@ -155,7 +156,7 @@ pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRe
         true => Vec::new(),
         false => request.topics.clone().unwrap_or_default(),
     };
-    let groups = match facts.version >= GROUPS_FROM {
+    let mut groups = match facts.version >= GROUPS_FROM {
         true => request.groups,
         false => vec![OffsetFetchRequestGroup {
             group_id: request.group_id,
@@ -170,6 +171,8 @@ pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRe
             ..OffsetFetchRequestGroup::default()
         }],
     };
+    distinct(&mut groups, |group| group.group_id.clone());
+    groups.iter_mut().for_each(ask_once);
     let mut flow = Fetching {
         groups: Vec::new(),
         unknown: Vec::new(),
@@ -200,6 +203,17 @@ pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRe
     match jobs.is_empty() {
         true => flow.resume(state, facts),
         false => Begun::Gather(jobs, Flow::OffsetFetch(flow)),
+    }
+}
+
+/// Takes out partitions that a group is asked for again: each may have a text of its own.
+fn ask_once(group: &mut OffsetFetchRequestGroup) {
+    let mut seen: BTreeMap<_, BTreeSet<i32>> = BTreeMap::new();
+    for topic in group.topics.iter_mut().flatten() {
+        let seen = seen
+            .entry((topic.name.clone(), topic.topic_id))
+            .or_default();
+        topic.partition_indexes.retain(|index| seen.insert(*index));
     }
 }
 
@@ -333,7 +347,6 @@ mod tests {
     use crate::base::{NodeId, Now, ShardId};
     use crate::catalog::{Identity, Image};
     use crate::wire::{Message, Reader, Request, frame};
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     const KEY: i16 = OffsetFetchRequest::KEY;
@@ -377,6 +390,27 @@ mod tests {
         let mut reader = Reader::new(reply.head.bytes.freeze().slice(4..));
         frame::decode_response_header(&mut reader, KEY, version).unwrap();
         OffsetFetchResponse::decode(&mut reader, version).unwrap()
+    }
+
+    #[test]
+    fn a_partition_is_looked_up_once_however_often_it_is_named() {
+        let topic = |name: &str, indexes: &[i32]| OffsetFetchRequestTopics {
+            name: name.to_owned(),
+            partition_indexes: indexes.to_vec(),
+            ..OffsetFetchRequestTopics::default()
+        };
+        let topics = vec![
+            topic("t", &[3, 1, 3]),
+            topic("u", &[3]),
+            topic("t", &[1, 2]),
+        ];
+        let mut group = OffsetFetchRequestGroup {
+            topics: Some(topics),
+            ..OffsetFetchRequestGroup::default()
+        };
+        ask_once(&mut group);
+        let expected = vec![topic("t", &[3, 1]), topic("u", &[3]), topic("t", &[2])];
+        assert_eq!(group.topics, Some(expected));
     }
 
     #[test]

@@ -3,6 +3,18 @@
 /// Longest topic name. Kafka: `Topic.MAX_NAME_LENGTH`.
 pub const TOPIC_NAME_LENGTH_MAX: usize = 249;
 
+/// Longest id of a group, or of one of its static members, in bytes. Kafka has the bound for the
+/// latter only: `JoinGroupRequest.MAX_GROUP_INSTANCE_ID_LENGTH`.
+pub const GROUP_ID_BYTES_MAX: usize = 249;
+
+/// What a member of a group may say about itself, under all protocols together. Subscriptions to
+/// 10,000 topics stay below.
+pub const MEMBER_METADATA_BYTES_MAX: usize = 1 << 20;
+
+/// What all members of a group may say about themselves, and what their leader may assign to them.
+/// Kafka's bound is that of one record of `__consumer_offsets`, 1 MiB by default.
+pub const GROUP_METADATA_BYTES_MAX: usize = 16 << 20;
+
 /// Tagged fields accepted per structure (CVE-2026-111115 is what happens without a bound).
 pub const TAGGED_FIELDS_MAX: usize = 64;
 
@@ -15,6 +27,10 @@ pub const DECODED_BYTES_RATIO_MAX: usize = 8;
 
 /// The same for small frames: bytes that every message may take on top.
 pub const DECODED_BYTES_FREE: usize = 256 << 10;
+
+/// The most that the arrays of a request may take in memory, however large its frame: some 40,000
+/// partitions. Responses, which a client of ours reads, may take more.
+pub const DECODED_REQUEST_BYTES_MAX: usize = 4 << 20;
 
 /// Batches remembered per producer and partition for duplicate detection. Kafka:
 /// `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`.

@@ -72,6 +72,11 @@ pub struct ShardStats {
     pub connections_opened: Counter,
     /// Connections now; goes up and down.
     pub connections: Counter,
+    /// Bytes of memory charged for requests, from their admission until their reply is sent; goes
+    /// up and down.
+    pub request_bytes: Counter,
+    /// Connections that are not read because the memory for requests is used up; goes up and down.
+    pub connections_waiting: Counter,
     /// Bytes written and not synced, which a power cut would lose; goes up and down. Looked at
     /// every 100 ms.
     pub unsynced_bytes: Counter,
@@ -118,6 +123,8 @@ impl Default for ShardStats {
             acknowledged: Counter::default(),
             connections_opened: Counter::default(),
             connections: Counter::default(),
+            request_bytes: Counter::default(),
+            connections_waiting: Counter::default(),
             unsynced_bytes: Counter::default(),
             unsynced_ms: Counter::default(),
             partitions_offline: Counter::default(),

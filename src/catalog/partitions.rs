@@ -32,6 +32,7 @@ impl Catalog {
         let mut records = Vec::new();
         let mut answered = BTreeSet::new();
         let mut left = PARTITIONS_PER_REQUEST_MAX;
+        let mut room = room(&self.image);
         let mut results = Vec::new();
         for topic in &request.topics {
             if !answered.insert(&topic.name) {
@@ -42,7 +43,7 @@ impl Catalog {
                     ErrorCode::InvalidRequest,
                     "Duplicate topic name.",
                 )),
-                false => decide_growth(&self.image, topic, &mut left),
+                false => decide_growth(&self.image, topic, &mut left, &mut room),
             };
             let mut result = CreatePartitionsTopicResult {
                 name: topic.name.clone(),
@@ -147,6 +148,25 @@ pub(super) fn append(image: &Image, topic: TopicId, added: Range<i32>, records: 
     }));
 }
 
+/// Partitions that may still be created: `max.partitions` less those that there are.
+pub(super) fn room(image: &Image) -> i64 {
+    let there = image.topics().map(|topic| i64::from(topic.partitions));
+    i64::from(broker_settings(image).partitions_max) - there.sum::<i64>()
+}
+
+/// Takes new partitions off `room`.
+pub(super) fn take_room(image: &Image, room: &mut i64, count: i32) -> Result<(), Refusal> {
+    if i64::from(count) > *room {
+        let message = format!(
+            "The broker would have more than {} partitions (max.partitions).",
+            broker_settings(image).partitions_max
+        );
+        return Err(Refusal::new(ErrorCode::PolicyViolation, message));
+    }
+    *room -= i64::from(count);
+    Ok(())
+}
+
 /// One request wants more than [`PARTITIONS_PER_REQUEST_MAX`].
 pub(super) fn too_many() -> Refusal {
     let message = "Excessively large number of partitions per request.";
@@ -158,6 +178,7 @@ fn decide_growth(
     image: &Image,
     wanted: &CreatePartitionsTopic,
     left: &mut i64,
+    room: &mut i64,
 ) -> Result<(TopicId, Range<i32>), Refusal> {
     let Some(topic) = image.topic(&wanted.name) else {
         return Err(Refusal {
@@ -195,6 +216,7 @@ fn decide_growth(
     if i64::from(added) > *left {
         return Err(too_many());
     }
+    take_room(image, room, added)?;
     *left -= i64::from(added);
     Ok((topic.id, now..wanted.count))
 }

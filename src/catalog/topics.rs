@@ -32,6 +32,7 @@ impl Catalog {
     ) -> Decision<CreateTopicsResponse> {
         let total = total_partitions(&self.image, &request.topics);
         let duplicates = duplicates(request.topics.iter().map(|topic| topic.name.as_str()));
+        let mut room = partitions::room(&self.image);
         let mut records = Vec::new();
         let mut answered = BTreeSet::new();
         let mut topics = Vec::new();
@@ -47,7 +48,7 @@ impl Catalog {
             } else if total > PARTITIONS_PER_REQUEST_MAX {
                 Err(partitions::too_many())
             } else {
-                self.decide_topic(topic)
+                self.decide_topic(topic, &mut room)
             };
             topics.push(match decided {
                 Ok(topic) => {
@@ -85,6 +86,7 @@ impl Catalog {
         let mut records = Vec::new();
         let mut results = BTreeMap::new();
         let mut partitions_left = PARTITIONS_PER_REQUEST_MAX;
+        let mut room = partitions::room(&self.image);
         for name in names {
             if results.contains_key(name) {
                 continue;
@@ -96,7 +98,7 @@ impl Catalog {
             } else if !settings.auto_create_topics && name != OFFSETS_TOPIC {
                 ErrorCode::UnknownTopicOrPartition
             } else {
-                match self.decide_topic(&automatic(name, &settings)) {
+                match self.decide_topic(&automatic(name, &settings), &mut room) {
                     Err(refusal) => refusal.code,
                     // Whoever asks for more at once gets the rest when asking again.
                     Ok(topic) if i64::from(topic.partitions) > partitions_left => {
@@ -183,8 +185,8 @@ impl Catalog {
         )
     }
 
-    /// Checks one new topic and gives it an id.
-    fn decide_topic(&mut self, wanted: &CreatableTopic) -> Result<Topic, Refusal> {
+    /// Checks one new topic and gives it an id; takes its partitions off `room`.
+    fn decide_topic(&mut self, wanted: &CreatableTopic, room: &mut i64) -> Result<Topic, Refusal> {
         let name = &wanted.name;
         if name == METADATA_TOPIC {
             let message = format!("Creation of internal topic {METADATA_TOPIC} is prohibited.");
@@ -207,6 +209,9 @@ impl Catalog {
         let config = alter::check_new_config(&wanted.configs)?;
         let partitions = partitions::decide_count(&self.image, wanted)?;
         let internal = Topic::is_internal_name(name);
+        if !internal {
+            partitions::take_room(&self.image, room, partitions)?;
+        }
         Ok(Topic {
             id: self.new_id(),
             name: name.clone(),

@@ -29,6 +29,13 @@ pub fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Box<dyn Error>> 
         config.shards.cpus.len(),
         config.shards.why
     )?;
+    let mib = |bytes: u64| bytes >> 20;
+    writeln!(
+        out,
+        "  memory  {} MiB, {} MiB of it for requests",
+        mib(config.memory.bytes),
+        mib(config.memory.request_bytes)
+    )?;
     writeln!(out, "  io      {}", server.backend())?;
     if let Some(address) = server.admin_address() {
         writeln!(out, "  admin   http://{address}/metrics")?;

@@ -30,6 +30,12 @@ pub struct ServeArgs {
     #[arg(long, overrides_with = "pin", hide = true)]
     pub no_pin: bool,
 
+    /// Memory that the broker may take, such as 512MiB: half of it for requests, a quarter for
+    /// connections; when it is used up, sockets are not read for a while. Touch it if the machine
+    /// has other work [default: a quarter of the machine's or the cgroup's]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+
     /// Microseconds to look for work before blocking, while there was work a moment ago; touch it
     /// if latency counts more than CPU, and shards have cores of their own [default: 0]
     #[arg(long, value_name = "MICROSECONDS")]

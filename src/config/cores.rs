@@ -5,7 +5,7 @@
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most shards: each costs a thread, a ring and buffers.
 const SHARDS_MAX: usize = 1024;
@@ -120,11 +120,18 @@ pub fn cgroup_quota() -> Option<f64> {
     quota_below(Path::new("/sys/fs/cgroup"), &memberships)
 }
 
-/// The smallest quota of the process's cgroups and all above them, version 2 and 1; `memberships`
-/// are the lines of `/proc/self/cgroup`. In a container they may name a path of the host that is
-/// not there: the container's own group is then the root of the mount.
+/// The smallest quota of the process's cgroups and all above them.
 fn quota_below(mount: &Path, memberships: &str) -> Option<f64> {
-    let mut quotas = Vec::new();
+    let groups = groups_below(mount, memberships, "cpu");
+    let quotas = groups.iter().filter_map(|group| quota_of(group));
+    quotas.min_by(f64::total_cmp)
+}
+
+/// The directories of the process's cgroups with this controller, and of all above them, version 2
+/// and 1; `memberships` are the lines of `/proc/self/cgroup`. In a container they may name a path
+/// of the host that is not there: the container's own group is then the root of the mount.
+pub(super) fn groups_below(mount: &Path, memberships: &str, controller: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     for line in memberships.lines() {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
@@ -132,7 +139,9 @@ fn quota_below(mount: &Path, memberships: &str) -> Option<f64> {
         };
         let roots: &[&str] = match controllers {
             "" => &["", "unified"],
-            _ if controllers.split(',').any(|name| name == "cpu") => &["cpu", controllers],
+            _ if controllers.split(',').any(|name| name == controller) => {
+                &[controller, controllers]
+            }
             _ => continue,
         };
         let group = Path::new(path.trim_start_matches('/'));
@@ -140,11 +149,10 @@ fn quota_below(mount: &Path, memberships: &str) -> Option<f64> {
         let inside = !path.split('/').any(|part| part == "..");
         for root in roots {
             let groups = group.ancestors().filter(|_| inside);
-            let own_and_above = groups.map(|group| mount.join(root).join(group));
-            quotas.extend(own_and_above.filter_map(|group| quota_of(&group)));
+            found.extend(groups.map(|group| mount.join(root).join(group)));
         }
     }
-    quotas.into_iter().min_by(f64::total_cmp)
+    found
 }
 
 /// The quota of one cgroup, by whichever version's files it has.

@@ -8,6 +8,7 @@
 
 mod args;
 mod cores;
+mod memory;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use args::ServeArgs;
 pub use cores::{Shards, allowed_cpus, cgroup_quota};
+pub use memory::Memory;
 pub use sources::Origin;
 
 use sources::{Given, OPTIONS};
@@ -100,6 +102,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The shards and their CPUs.
     pub shards: Shards,
+    /// How much memory it may take.
+    pub memory: Memory,
     /// Which io layer.
     pub io: IoBackend,
     /// How long a shard looks for work before it blocks; zero if they have no CPU each.
@@ -160,6 +164,7 @@ impl Config {
         if listeners_per_core {
             check_steering(&given, listen.port(), node_id, shards.cpus.len())?;
         }
+        let memory = parse_memory(&given, &settings, shards.cpus.len())?;
         let io = required(&given, "io", parse_io)?;
         if let (IoBackend::Posix, Some((_, origin))) = (io, given.get("ring-entries")) {
             return Err(ConfigError(format!(
@@ -170,8 +175,9 @@ impl Config {
             listen,
             advertise: parse_option(&given, "advertise", parse_host_port)?,
             data_dir: required(&given, "data-dir", parse_path)?,
-            effective: effective(&given, &settings, &shards),
+            effective: effective(&given, &settings, &shards, &memory),
             shards,
+            memory,
             io,
             poll: if has_cpu_each { poll } else { Duration::ZERO },
             poll_refused: !has_cpu_each && !poll.is_zero(),
@@ -277,6 +283,34 @@ fn parse_shards(
         ))),
         _ => Ok(shards.pinned(pin, allowed)),
     }
+}
+
+/// The memory by `memory` and `queued.max.request.bytes`.
+fn parse_memory(
+    given: &Given,
+    settings: &BTreeMap<String, String>,
+    shards: usize,
+) -> Result<Memory, ConfigError> {
+    let bytes = parse_option(given, "memory", memory::parse_bytes)?;
+    let queued = settings.get("queued.max.request.bytes");
+    let queued = queued.and_then(|bytes| bytes.parse::<u64>().ok());
+    let least = memory::least_bytes(shards);
+    let bytes = bytes.unwrap_or_else(|| memory::default_bytes().max(least));
+    let memory = Memory::new(bytes, queued);
+    if memory.suffices(shards) {
+        return Ok(memory);
+    }
+    let (name, least) = match queued {
+        Some(_) => ("queued.max.request.bytes", (least / 2).to_string()),
+        None => ("memory", format!("{}MiB", least >> 20)),
+    };
+    let origin = given
+        .get(name)
+        .map_or(Origin::Default, |(_, origin)| origin.clone());
+    Err(ConfigError(format!(
+        "{name} ({origin}) is too little for {shards} shards: give at least {least}, or start \
+         fewer shards (--cores)."
+    )))
 }
 
 /// Every shard needs a port and a node id of its own.
@@ -411,6 +445,7 @@ fn effective(
     given: &Given,
     settings: &BTreeMap<String, String>,
     shards: &Shards,
+    memory: &Memory,
 ) -> Vec<Effective> {
     let options = OPTIONS
         .iter()
@@ -423,6 +458,7 @@ fn effective(
             None => {
                 let value = match *name {
                     "cores" => Some(shards.cpus.len().to_string()),
+                    "memory" => Some(format!("{}MiB", memory.bytes >> 20)),
                     _ => default.map(str::to_owned),
                 };
                 Effective {

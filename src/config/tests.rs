@@ -431,3 +431,40 @@ fn socket_buffers_have_kafkas_names() {
     );
     assert_eq!(load(&[], &[]).unwrap().socket_buffers(), (None, None));
 }
+
+#[test]
+fn memory_is_a_size_that_the_shards_can_work_with() {
+    let config = load(&["--memory", "128MiB", "--cores", "2"], &[]).unwrap();
+    assert_eq!(config.memory.request_bytes, 64 << 20);
+    assert_eq!(
+        effective(&config, "memory"),
+        pair("128MiB", "flag --memory")
+    );
+    let queued = "queued.max.request.bytes=16777216";
+    let config = load(
+        &["--memory", "128MiB", "--cores", "2", "--set", queued],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(config.memory.request_bytes, 16 << 20);
+    assert!(load(&[], &[]).unwrap().memory.bytes >= 64 << 20);
+    let refusals = [
+        (
+            &["--memory", "lots"][..],
+            "memory = lots (flag --memory) must be a number of bytes, such as 512MiB or 4GiB.",
+        ),
+        (
+            &["--memory", "15MiB", "--cores", "2"],
+            "memory (flag --memory) is too little for 2 shards: give at least 16MiB, or start \
+             fewer shards (--cores).",
+        ),
+        (
+            &["--cores", "2", "--set", "queued.max.request.bytes=1"],
+            "queued.max.request.bytes (flag --set) is too little for 2 shards: give at least \
+             8388608, or start fewer shards (--cores).",
+        ),
+    ];
+    for (flags, sentence) in refusals {
+        assert_eq!(load(flags, &[]).unwrap_err(), sentence);
+    }
+}

@@ -10,10 +10,16 @@ use super::state::{Group, Member, Phase};
 use super::timers::Timer;
 use super::turn::{Turn, join_error};
 use super::{Caller, Coordinator, Output, Record, Reply};
+use crate::base::limits::{
+    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX,
+};
 use crate::base::marks::{self, Mark};
 use crate::base::{ErrorCode, Now};
-use crate::wire::messages::join_group::{JoinGroupRequest, JoinGroupResponse};
+use crate::wire::messages::join_group::{
+    JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse,
+};
 use crate::wire::records::group_metadata::GroupMetadataValue;
+use bytes::Bytes;
 
 /// First version that must join with a member id it was given.
 const KNOWN_MEMBER_ID_FROM: i16 = 4;
@@ -38,6 +44,10 @@ impl Coordinator {
             ErrorCode::InvalidSessionTimeout
         } else if is_new_group && !request.member_id.is_empty() {
             ErrorCode::UnknownMemberId
+        } else if let Err(error) = check_bounds(&request) {
+            error
+        } else if is_new_group && let Err(error) = self.check_new_group(&request.group_id) {
+            error
         } else {
             ErrorCode::None
         };
@@ -47,6 +57,10 @@ impl Coordinator {
         }
         if caller.api_version == 0 {
             request.rebalance_timeout_ms = request.session_timeout_ms;
+        }
+        for protocol in &mut request.protocols {
+            // A member stays for long; the frame that it came in must not.
+            protocol.metadata = Bytes::copy_from_slice(&protocol.metadata);
         }
         let group_id = std::mem::take(&mut request.group_id);
         if is_new_group {
@@ -59,6 +73,26 @@ impl Coordinator {
             }
         });
     }
+}
+
+/// What a member may be called and may say.
+fn check_bounds(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
+    let instance_id = request.group_instance_id.as_deref().unwrap_or_default();
+    if instance_id.len() > GROUP_ID_BYTES_MAX {
+        Err(ErrorCode::InvalidRequest)
+    } else if said(&request.protocols) > MEMBER_METADATA_BYTES_MAX {
+        Err(ErrorCode::MessageTooLarge)
+    } else {
+        Ok(())
+    }
+}
+
+/// Bytes of what a member says about itself.
+fn said(protocols: &[JoinGroupRequestProtocol]) -> usize {
+    let protocols = protocols.iter();
+    protocols
+        .map(|protocol| protocol.name.len() + protocol.metadata.len())
+        .sum()
 }
 
 /// The record of a group that has no generation yet. Kafka writes it with the first join, whatever
@@ -75,7 +109,17 @@ fn birth(group_id: &str, now: Now) -> Record {
 
 impl Group {
     fn join(&mut self, turn: &mut Turn<'_>, caller: Caller<'_>, request: JoinGroupRequest) {
-        let answer = if !self.has_room_for(turn, &request.member_id) {
+        // Ids given out for a second try (KIP-394) are bounded as members are.
+        let ids_out =
+            self.pending_join.len() >= turn.config.group_size_max && request.member_id.is_empty();
+        let others = self.members.iter();
+        let others = others.filter(|(member_id, _)| **member_id != request.member_id);
+        let said_by_others: usize = others.map(|(_, member)| said(&member.protocols)).sum();
+        let too_much = said_by_others + said(&request.protocols) > GROUP_METADATA_BYTES_MAX;
+        let answer = if ids_out || too_much {
+            let error = ErrorCode::GroupMaxSizeReached;
+            Some(join_error(&request.member_id, error))
+        } else if !self.has_room_for(turn, &request.member_id) {
             self.remove_member(turn, &request.member_id);
             Some(join_error("", ErrorCode::GroupMaxSizeReached))
         } else if !self.supports(&request.protocol_type, &request.protocols) {
@@ -198,7 +242,7 @@ impl Group {
             rebalance_timeout_ms: request.rebalance_timeout_ms,
             session_timeout_ms: request.session_timeout_ms,
             protocols: request.protocols,
-            assignment: bytes::Bytes::new(),
+            assignment: Bytes::new(),
             is_new: true,
             joined: Some(turn.park(caller.token)),
             synced: None,

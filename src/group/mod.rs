@@ -41,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use crate::base::limits::GROUP_ID_BYTES_MAX;
 use crate::base::prng::Prng;
 use crate::base::{ErrorCode, Mono, Now};
 use crate::wire::Malformed;
@@ -70,6 +71,8 @@ pub struct Config {
     pub session_timeout_max_ms: i32,
     /// `group.initial.rebalance.delay.ms`
     pub initial_rebalance_delay_ms: i32,
+    /// `group.max.count`: groups of one coordinator.
+    pub group_count_max: usize,
     /// `group.max.size`
     pub group_size_max: usize,
     /// `offset.metadata.max.bytes`
@@ -90,6 +93,7 @@ impl Default for Config {
             session_timeout_min_ms: 6_000,
             session_timeout_max_ms: 1_800_000,
             initial_rebalance_delay_ms: 3_000,
+            group_count_max: i32::MAX as usize,
             group_size_max: i32::MAX as usize,
             offset_metadata_bytes_max: 4_096,
             offsets_retention_ms: 7 * 24 * 3_600_000,
@@ -355,6 +359,17 @@ impl Coordinator {
         self.unreplayed = out.records.len() - records;
         self.index_deadline(group_id, before);
         Some(result)
+    }
+
+    /// Whether there may be one more group of this name.
+    fn check_new_group(&self, group_id: &str) -> Result<(), ErrorCode> {
+        if group_id.len() > GROUP_ID_BYTES_MAX {
+            Err(ErrorCode::InvalidGroupId)
+        } else if self.groups.len() >= self.config.group_count_max {
+            Err(ErrorCode::PolicyViolation)
+        } else {
+            Ok(())
+        }
     }
 
     fn push_records(&mut self, records: Vec<Record>, out: &mut Output) {

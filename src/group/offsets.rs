@@ -51,7 +51,10 @@ impl Coordinator {
                 }
                 Ok(())
             })
-            .unwrap_or_else(|| validate_commit_to_unknown(&request, caller.api_version));
+            .unwrap_or_else(|| {
+                validate_commit_to_unknown(&request, caller.api_version)?;
+                self.check_new_group(&request.group_id)
+            });
         let response = match valid {
             Ok(()) => self.commit(now, request, out),
             Err(error) => commit_response(request, |_, _| error),

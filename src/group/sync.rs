@@ -12,6 +12,7 @@ use super::state::{Group, Phase};
 use super::timers::Timer;
 use super::turn::{Turn, sync_error};
 use super::{Caller, Coordinator, Output, Reply};
+use crate::base::limits::GROUP_METADATA_BYTES_MAX;
 use crate::base::{ErrorCode, Now};
 use crate::wire::messages::sync_group::{
     SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse,
@@ -35,6 +36,8 @@ impl Coordinator {
             ErrorCode::InconsistentGroupProtocol
         } else if request.group_id.is_empty() {
             ErrorCode::InvalidGroupId
+        } else if assignment_bytes(&request) > GROUP_METADATA_BYTES_MAX {
+            ErrorCode::MessageTooLarge
         } else {
             ErrorCode::None
         };
@@ -54,6 +57,11 @@ impl Coordinator {
             out.replies.push((caller.token, Reply::Sync(response)));
         }
     }
+}
+
+fn assignment_bytes(request: &SyncGroupRequest) -> usize {
+    let assignments = request.assignments.iter();
+    assignments.map(|given| given.assignment.len()).sum()
 }
 
 impl Group {

@@ -102,6 +102,7 @@ impl Log {
         active.push(&header, index_interval_bytes);
         active.written_ms = now.wall_ms;
         self.producers.apply(&header, now.mono);
+        self.producers.bound(self.config.producer_ids_max);
         self.queued_bytes += header.size_bytes() as u64;
         self.queue.push(Queued::Batch {
             head: header.encode(),

@@ -3,8 +3,9 @@
 
 use crate::batch::{Codec, TimestampType, ValidationRules};
 
-/// Bytes that one batch may have when decompressed, for its validation and for time lookups.
-pub(super) const DECOMPRESSED_BYTES_MAX: usize = 100 * 1024 * 1024;
+/// Bytes that one batch may have when decompressed, for its validation and for time lookups: 16
+/// times the largest batch that topics accept by default.
+pub(super) const DECOMPRESSED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Topic settings as the log needs them; each field names Kafka's. `Default` has Kafka's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub cleanup_delete: bool,
     /// `producer.id.expiration.ms`: how long a silent producer's sequence state is kept.
     pub producer_id_expiration_ms: i64,
+    /// `max.producer.ids.per.partition`: producers remembered.
+    pub producer_ids_max: usize,
     /// `write.caching` (Redpanda's name): acks=all counts as durable once written.
     pub write_caching: bool,
 }
@@ -58,6 +61,7 @@ impl Default for Config {
             cleanup_compact: false,
             cleanup_delete: true,
             producer_id_expiration_ms: 86_400_000,
+            producer_ids_max: 10_000,
             write_caching: false,
         }
     }

@@ -3,7 +3,8 @@
 //! [`super::snapshot`] stores it.
 //!
 //! Invariant: the state is a function of the batches in the log, so replaying them rebuilds it;
-//! only the time of the last use is not, and is taken from the monotonic clock.
+//! only the time of the last use is not, and is taken from the monotonic clock. Producers beyond
+//! the bound are the exception: a replay may remember more of them.
 
 use super::{AppendError, ProducerInfo};
 use crate::base::limits::PRODUCER_BATCHES_MAX;
@@ -147,6 +148,23 @@ impl Producers {
         if header.is_transactional() && producer.txn_offset_first < 0 {
             producer.txn_offset_first = header.base_offset;
         }
+    }
+
+    /// Forgets the producers that have not written for longest, a tenth at a time, if there are
+    /// more than `count_max`. Which they are follows from their place in the log.
+    pub fn bound(&mut self, count_max: usize) {
+        if self.0.len() <= count_max {
+            return;
+        }
+        let last_offset = |producer: &Producer| {
+            let last = producer.batches.back();
+            last.map_or(-1, |batch| batch.last_offset)
+        };
+        let mut ends: Vec<_> = self.0.values().map(last_offset).collect();
+        let forgotten = (ends.len() - count_max + count_max / 10).min(ends.len() - 1);
+        let from = *ends.select_nth_unstable(forgotten).1;
+        self.0
+            .retain(|_, producer| producer.txn_offset_first >= 0 || last_offset(producer) >= from);
     }
 
     /// Puts in a producer from a snapshot.
@@ -311,6 +329,21 @@ mod tests {
         producers.apply(&across, NOW);
         assert_eq!(judge(&producers, &across), Ok(Some(0)));
         assert_eq!(judge(&producers, &header(0, 2, 1, 0)), Ok(None));
+    }
+
+    #[test]
+    fn of_too_many_producers_the_last_ones_stay() {
+        let mut producers = Producers::default();
+        for id in 0..100 {
+            let mut header = header(0, 0, 1, id);
+            header.producer_id = 1_000 - id;
+            producers.apply(&header, NOW);
+            producers.bound(50);
+        }
+        let left: Vec<_> = producers.iter().map(|(id, _)| id).collect();
+        assert!((45..=50).contains(&left.len()), "{left:?}");
+        let newest = 901..901 + left.len() as i64;
+        assert_eq!(left, newest.collect::<Vec<_>>());
     }
 
     #[test]

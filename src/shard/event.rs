@@ -1,6 +1,7 @@
 //! Everything that can happen to a shard, and what it does about each.
 
-use super::connection::Connection;
+use super::budget::Budget;
+use super::connection::{Connection, Patience};
 use super::mail::{Mail, Order};
 use super::{Life, Shard};
 use crate::api::{self, Begun, Facts};
@@ -11,6 +12,7 @@ use crate::io::{Accepted, Completion, Io, Op, Outcome, Token};
 use crate::wire::Malformed;
 use bytes::{Bytes, BytesMut};
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 use tracing::{debug, warn};
 
@@ -71,7 +73,7 @@ impl Purpose {
     }
 }
 
-/// How often idle connections are looked for.
+/// How often connections are looked for whose peer takes too long.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl<I: Io> Shard<I> {
@@ -108,27 +110,17 @@ impl<I: Io> Shard<I> {
             Mail::Applied { version } => self.on_applied(from, version),
             Mail::Offline(key) => drop(self.state.offline.insert(key)),
             Mail::Adopt(accepted) => self.adopt(accepted),
+            Mail::Closed(address) => self.forget_accepted(address),
             Mail::Accept => self.accept(),
         }
     }
 
     fn on_accepted(&mut self, accepted: io::Result<Accepted>) {
-        let connections_max = self.state.broker.connections_max as usize;
         match accepted {
-            Ok(accepted) if self.mailbox.connections() >= connections_max => {
-                warn!(peer = %accepted.peer, "refused a connection: max.connections is reached");
-            }
-            Ok(accepted) if self.life <= Life::Ready => {
-                let shard = match self.state.is_steered() {
-                    true => self.state.shard,
-                    false => self.mailbox.least_loaded(),
-                };
-                self.mailbox.connection_placed(shard);
-                match shard == self.state.shard {
-                    true => self.adopt(accepted),
-                    false => self.mailbox.send(shard, Mail::Adopt(accepted)),
-                }
-            }
+            Ok(accepted) if self.life <= Life::Ready => match self.accept_refusal(&accepted) {
+                Some(reason) => warn!(peer = %accepted.peer, reason, "refused a connection"),
+                None => self.place(accepted),
+            },
             Ok(_) => {}
             Err(error) => {
                 marks::hit(Mark::AcceptFailed);
@@ -137,6 +129,47 @@ impl<I: Io> Shard<I> {
         }
         if self.life <= Life::Ready {
             self.accept();
+        }
+    }
+
+    /// Why a new connection cannot be served, if so.
+    fn accept_refusal(&self, accepted: &Accepted) -> Option<&'static str> {
+        let broker = &self.state.broker;
+        let connections = self.mailbox.connections();
+        let from_there = self.accepted_from.get(&accepted.peer.ip().to_canonical());
+        if connections >= broker.connections_max as usize {
+            Some("max.connections is reached")
+        } else if connections >= self.settings.connections_max {
+            Some("there are as many as --memory has room for")
+        } else if from_there.is_some_and(|count| *count >= broker.connections_per_ip_max) {
+            Some("max.connections.per.ip is reached")
+        } else {
+            None
+        }
+    }
+
+    /// Gives a new connection to the shard that shall serve it.
+    fn place(&mut self, accepted: Accepted) {
+        let shard = match self.state.is_steered() {
+            true => self.state.shard,
+            false => self.mailbox.least_loaded(),
+        };
+        let address = accepted.peer.ip().to_canonical();
+        *self.accepted_from.entry(address).or_default() += 1;
+        self.mailbox.connection_placed(shard);
+        match shard == self.state.shard {
+            true => self.adopt(accepted),
+            false => self.mailbox.send(shard, Mail::Adopt(accepted)),
+        }
+    }
+
+    /// A connection that was accepted here is closed.
+    fn forget_accepted(&mut self, address: IpAddr) {
+        if let Some(count) = self.accepted_from.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.accepted_from.remove(&address);
+            }
         }
     }
 
@@ -149,6 +182,7 @@ impl<I: Io> Shard<I> {
         } = accepted;
         debug!(%peer, "connected");
         let frame_bytes_max = self.state.broker.request_bytes_max as usize;
+        let frame_bytes_max = frame_bytes_max.min(self.budget.frame_bytes_max());
         let now = self.state.now.mono;
         let mut connection = Connection::new(socket, peer, local, now, frame_bytes_max);
         if self.life > Life::Ready {
@@ -220,6 +254,15 @@ impl<I: Io> Shard<I> {
             connection.postpone(frame);
             return Ok(false);
         }
+        // Replies cannot be known before they are made: while too much is held, only what gives
+        // memory back goes on, one request of each connection.
+        let gives_back = overlaps && connection.is_quiet();
+        if self.budget.is_spent() && !gives_back && !connection.account.is_granted() {
+            connection.postpone(frame);
+            self.budget.wait(id, &mut connection.account, 0);
+            return Ok(false);
+        }
+        let frame_bytes = frame.len();
         let (header, body) = api::decode_header(frame)?;
         self.settings.stats.on_request(header.api_key);
         let (peer, local) = (connection.peer, connection.local);
@@ -234,7 +277,7 @@ impl<I: Io> Shard<I> {
             shard: self.state.shard,
             call: self.next_id,
         };
-        connection.on_started(facts.call, overlaps);
+        connection.on_started(facts.call, overlaps, frame_bytes);
         self.calls.begin(id, facts.clone());
         let begun = api::begin(&mut self.state, &facts, body)?;
         self.go_on(facts, begun);
@@ -257,6 +300,12 @@ impl<I: Io> Shard<I> {
             Begun::Silent => self.finish(facts.call, None),
             Begun::Close(reason) => self.close_call(facts.call, reason),
             Begun::Gather(jobs, flow) => {
+                if jobs.len() > 1
+                    && let Some(id) = self.calls.connection(facts.call)
+                    && let Some(connection) = self.connections.get_mut(&id)
+                {
+                    connection.on_gathering(facts.call, jobs.len());
+                }
                 self.calls.gather(facts.call, flow, jobs.len());
                 for (slot, (owner, job)) in jobs.into_iter().enumerate() {
                     let to = api::job::Return {
@@ -309,7 +358,7 @@ impl<I: Io> Shard<I> {
         self.remove_doomed();
         if self.sweep_at <= now.mono {
             self.sweep_at = now.mono + SWEEP_INTERVAL;
-            self.close_idle();
+            self.close_overdue();
         }
         if self.retain_at <= now.mono {
             self.retain_at = now.mono + super::retention_check_interval(&self.state);
@@ -324,25 +373,21 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn close_idle(&mut self) {
-        let Some(idle_ms_max) = self.state.broker.connection_idle_ms_max else {
-            return;
+    fn close_overdue(&mut self) {
+        let (now, broker) = (self.state.now.mono, &self.state.broker);
+        let ms = |ms: i64| Duration::from_millis(ms.max(0).unsigned_abs());
+        let patience = Patience {
+            idle: broker.connection_idle_ms_max.map(ms),
+            first_request: ms(broker.connection_first_request_ms_max),
+            request: ms(broker.connection_request_ms_max),
+            pressed: self.budget.is_awaited(),
         };
-        let (now, idle_max) = (
-            self.state.now.mono,
-            Duration::from_millis(idle_ms_max as u64),
-        );
-        let idle = |connection: &Connection| {
-            connection.is_quiet() && now.since(connection.active_at) > idle_max
-        };
-        let idle: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| idle(c))
-            .map(|(id, _)| *id)
+        let connections = self.connections.iter();
+        let overdue: Vec<_> = connections
+            .filter_map(|(id, connection)| Some((*id, connection.overdue(now, &patience)?)))
             .collect();
-        for id in idle {
-            self.close(id, "it was idle for too long");
+        for (id, reason) in overdue {
+            self.close(id, reason);
         }
     }
 
@@ -393,7 +438,17 @@ impl<I: Io> Shard<I> {
         }
         self.touched.remove(&id);
         self.io.shutdown(&connection.socket);
+        self.budget.close(connection.account);
         self.mailbox.connection_closed();
+        let acceptor = match self.state.is_steered() {
+            true => self.state.shard,
+            false => CONTROLLER,
+        };
+        let address = connection.peer.ip().to_canonical();
+        match acceptor == self.state.shard {
+            true => self.forget_accepted(address),
+            false => self.mailbox.send(acceptor, Mail::Closed(address)),
+        }
         self.count_connections();
     }
 
@@ -411,6 +466,8 @@ impl<I: Io> Shard<I> {
             return;
         };
         connection.on_finished(call, reply);
+        let (held, under_way) = (connection.held(), !connection.is_quiet());
+        self.budget.charge(&mut connection.account, held, under_way);
         self.touched.insert(id);
     }
 
@@ -431,10 +488,17 @@ impl<I: Io> Shard<I> {
                 },
             );
         }
-        if let Some(buffer) = connection.start_receive() {
+        let held_max = self.budget.connection_bytes_max();
+        if let Some(wish) = connection.receive_wish(held_max)
+            && self.budget.admits(id, &mut connection.account, wish)
+        {
+            let buffer = connection.start_receive(self.state.now.mono, self.budget.is_tight());
             self.io
                 .submit(Purpose::Receive(id).token(), Op::Receive { socket, buffer });
         }
+        let (held, under_way) = (connection.held(), !connection.is_quiet());
+        self.budget.charge(&mut connection.account, held, under_way);
+        Budget::end_grant(&mut connection.account);
         if connection.is_drained() {
             self.close(id, "the broker stops");
         }

@@ -13,6 +13,7 @@ use crate::io::{Accepted, Bell};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
@@ -49,6 +50,8 @@ pub enum Mail {
     Offline(PartitionKey),
     /// A new connection that this shard shall serve.
     Adopt(Accepted),
+    /// A connection from this address is closed; to the shard that accepted it.
+    Closed(IpAddr),
     /// Every shard is ready: accept connections on the own listener.
     Accept,
 }

@@ -13,6 +13,7 @@
 //! stack. Between two turns: every reply that may leave has left, every queued append is written
 //! or its partition is offline, and mail is handed over.
 
+mod budget;
 mod calls;
 mod connection;
 mod event;
@@ -30,6 +31,7 @@ use crate::base::{ConnectionId, DiskSpace, PartitionKey, Room, ShardId, ShardSta
 use crate::catalog::{Identity, Image};
 use crate::io::{Completion, Io, Op};
 use crate::state::{Outgoing, ShardState};
+use budget::Budget;
 use calls::Calls;
 use connection::Connection;
 use event::{Event, Purpose};
@@ -37,6 +39,7 @@ use mail::{Mail, Mailbox};
 use settle::Syncing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use waiting::Waiting;
@@ -54,6 +57,10 @@ pub struct Settings {
     pub clean: bool,
     /// Seed of everything random.
     pub seed: u64,
+    /// Bytes of memory that requests may take on this shard.
+    pub request_memory_bytes_max: usize,
+    /// Connections that the memory of all shards allows.
+    pub connections_max: usize,
     /// This shard's counters.
     pub stats: Arc<ShardStats>,
     /// How full the disk is, as all shards of the broker know it.
@@ -83,6 +90,10 @@ pub struct Shard<I: Io> {
     mailbox: Mailbox,
     life: Life,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// The memory that their requests take.
+    budget: Budget,
+    /// Connections by address, of those that were accepted here, wherever they are served.
+    accepted_from: BTreeMap<IpAddr, u32>,
     calls: Calls,
     waiting: Waiting,
     /// Partitions with a round of syncs under way.
@@ -140,6 +151,8 @@ impl<I: Io> Shard<I> {
             state,
             life: Life::Starting,
             connections: BTreeMap::new(),
+            budget: Budget::new(settings.request_memory_bytes_max),
+            accepted_from: BTreeMap::new(),
             calls: Calls::default(),
             waiting: Waiting::default(),
             syncing: BTreeMap::new(),

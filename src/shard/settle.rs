@@ -5,7 +5,7 @@
 //! 3. sync: one round under way per log, where somebody still waits or it is due (group commit);
 //!    only partitions that something happened to are looked at
 //! 4. publish: a new catalog, once its records are durable
-//! 5. reply: start what waited for its turn, send what is ready, receive again
+//! 5. reply: start what waited for its turn or for memory, send what is ready, receive again
 //! 6. mail: hand over to other shards, one ring each at most
 
 use super::event::Purpose;
@@ -17,7 +17,7 @@ use crate::api::job::After;
 use crate::base::dir::{Dir, File};
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
-use crate::base::{FetchPath, Few, Mono, Offset, PartitionKey};
+use crate::base::{ConnectionId, FetchPath, Few, Mono, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use crate::log::SyncPlan;
 use bytes::BytesMut;
@@ -343,14 +343,34 @@ impl<I: Io> Shard<I> {
     }
 
     fn reply(&mut self) {
-        while let Some(id) = self.touched.pop_first() {
+        while let Some(id) = self.touched.pop_first().or_else(|| self.grant_next()) {
             self.start_frames(id);
             self.drain_outbox();
             self.advance(id);
         }
+        let stats = &self.settings.stats;
+        stats.request_bytes.set(self.budget.used() as u64);
+        stats.connections_waiting.set(self.budget.waiting() as u64);
         if self.life == Life::Draining && self.connections.is_empty() {
             self.life = Life::Drained;
         }
+    }
+
+    /// The next connection that has waited for memory and can have it.
+    fn grant_next(&mut self) -> Option<ConnectionId> {
+        while let Some(id) = self.budget.first() {
+            let connection = self.connections.get_mut(&id);
+            let Some(connection) = connection.filter(|found| found.account.waits()) else {
+                self.budget.drop_first();
+                continue;
+            };
+            if !self.budget.grant(&mut connection.account) {
+                return None;
+            }
+            connection.on_granted(self.state.now.mono);
+            return Some(id);
+        }
+        None
     }
 
     /// Gives every answer that may be given, and parks the others.

@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+/// Memory for requests of a simulated shard: so little that connections wait for it.
+const REQUEST_MEMORY_BYTES_MAX: usize = 256 * 1024;
+
 /// Time from an order to stop to its end; longer is a hang.
 const STOP_MS_MAX: i64 = 5_000;
 
@@ -77,6 +80,8 @@ impl Broker {
             leader_epoch,
             clean,
             seed,
+            request_memory_bytes_max: REQUEST_MEMORY_BYTES_MAX,
+            connections_max: usize::MAX,
             stats: Arc::default(),
             space: Arc::default(),
         };

@@ -37,6 +37,16 @@ impl Reader {
         }
     }
 
+    /// The same for a request: its arrays take no more than
+    /// [`limits::DECODED_REQUEST_BYTES_MAX`], however large its frame is.
+    pub fn of_request(bytes: Bytes) -> Self {
+        let reader = Self::new(bytes);
+        Self {
+            memory: reader.memory.min(limits::DECODED_REQUEST_BYTES_MAX),
+            ..reader
+        }
+    }
+
     /// Bytes not read yet.
     pub fn remaining(&self) -> usize {
         self.end - self.position

@@ -34,12 +34,14 @@ impl Broker {
     }
 
     /// A broker with options of its own, on top of a free port and a temporary directory.
-    pub fn with_options(options: ServeArgs) -> Self {
+    pub fn with_options(mut options: ServeArgs) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        options
+            .set
+            .push("group.initial.rebalance.delay.ms=0".to_owned());
         let args = ServeArgs {
             listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some(dir.path().display().to_string()),
-            set: vec!["group.initial.rebalance.delay.ms=0".to_owned()],
             ..options
         };
         let config = Config::from_sources(&args, []).unwrap();
@@ -120,6 +122,11 @@ impl Raw {
             .set_read_timeout(Some(Duration::from_secs(20)))
             .unwrap();
         socket.set_nodelay(true).unwrap();
+        Self::over(socket)
+    }
+
+    /// Over a socket that is there.
+    pub fn over(socket: TcpStream) -> Self {
         Self {
             socket,
             received: BytesMut::new(),

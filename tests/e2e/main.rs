@@ -9,6 +9,8 @@ mod cores;
 mod crash;
 mod disk;
 mod hostile;
+mod limits;
 mod loop_disk;
+mod overload;
 mod restart;
 mod steering;

@@ -227,8 +227,14 @@ pub struct BrokerSettings {
     pub rack: Option<String>,
     /// `connections.max.idle.ms`; `None` for no bound.
     pub connection_idle_ms_max: Option<i64>,
+    /// `connections.max.first.request.ms`.
+    pub connection_first_request_ms_max: i64,
+    /// `connections.max.request.ms`.
+    pub connection_request_ms_max: i64,
     /// `max.connections`.
     pub connections_max: u32,
+    /// `max.connections.per.ip`.
+    pub connections_per_ip_max: u32,
     /// `delete.topic.enable`.
     pub delete_topics: bool,
     /// `disk.reserve.bytes`; -1 for the default.
@@ -243,6 +249,8 @@ pub struct BrokerSettings {
     pub group_session_timeout_ms_max: i64,
     /// `group.min.session.timeout.ms`.
     pub group_session_timeout_ms_min: i64,
+    /// `group.max.count`.
+    pub group_count_max: u32,
     /// `group.max.size`.
     pub group_size_max: u32,
     /// `max.request.partition.size.limit`.
@@ -259,6 +267,10 @@ pub struct BrokerSettings {
     pub offsets_partitions: i32,
     /// `offsets.topic.segment.bytes`.
     pub offsets_segment_bytes: u32,
+    /// `max.partitions`.
+    pub partitions_max: u32,
+    /// `max.producer.ids.per.partition`.
+    pub producer_ids_max: u32,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
     /// `log.retention.check.interval.ms`.
@@ -308,7 +320,10 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
         rack: layers.broker_text("broker.rack"),
         connection_idle_ms_max: Some(layers.broker_number("connections.max.idle.ms"))
             .filter(|ms| *ms >= 0),
+        connection_first_request_ms_max: layers.broker_number("connections.max.first.request.ms"),
+        connection_request_ms_max: layers.broker_number("connections.max.request.ms"),
         connections_max: size("max.connections"),
+        connections_per_ip_max: size("max.connections.per.ip"),
         delete_topics: layers.broker_flag("delete.topic.enable"),
         disk_reserve_bytes: layers.broker_number("disk.reserve.bytes"),
         fetch_bytes_max: size("fetch.max.bytes"),
@@ -321,6 +336,7 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
         group_initial_rebalance_delay_ms: layers.broker_number("group.initial.rebalance.delay.ms"),
         group_session_timeout_ms_max: layers.broker_number("group.max.session.timeout.ms"),
         group_session_timeout_ms_min: layers.broker_number("group.min.session.timeout.ms"),
+        group_count_max: size("group.max.count"),
         group_size_max: size("group.max.size"),
         described_partitions_max: size("max.request.partition.size.limit"),
         num_partitions: layers.broker_number("num.partitions") as i32,
@@ -330,6 +346,8 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
         offsets_retention_ms: layers.broker_number("offsets.retention.minutes") * 60_000,
         offsets_partitions: layers.broker_number("offsets.topic.num.partitions") as i32,
         offsets_segment_bytes: size("offsets.topic.segment.bytes"),
+        partitions_max: size("max.partitions"),
+        producer_ids_max: size("max.producer.ids.per.partition"),
         producer_id_expiration_ms: layers.broker_number("producer.id.expiration.ms"),
         retention_check_interval_ms: layers.broker_number("log.retention.check.interval.ms"),
         request_bytes_max: size("socket.request.max.bytes"),

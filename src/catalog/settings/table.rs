@@ -340,10 +340,26 @@ pub const TABLE: &[Setting] = &[
         "Rack that this node tells clients it stands in.",
     ),
     broker(
+        &[start("connections.max.first.request.ms", 1)],
+        Kind::Long { min: 1 },
+        Some("10000"),
+        "Milliseconds that a new connection has for its first request. Touch it if clients open \
+         connections long before they need them. Ours.",
+    ),
+    broker(
         &[start("connections.max.idle.ms", 1)],
         Kind::Long { min: i64::MIN },
         Some("600000"),
-        "Milliseconds without a request after which a connection is closed; negative for never.",
+        "Milliseconds after which a connection is closed that sent no request, or did not take its \
+         replies; negative for never.",
+    ),
+    broker(
+        &[start("connections.max.request.ms", 1)],
+        Kind::Long { min: 1 },
+        Some("30000"),
+        "Milliseconds from the first byte of a request to its last, without those that the broker \
+         did not read; then the connection is closed. Touch it if requests are large and links \
+         slow. Ours.",
     ),
     broker(
         &[start("default.replication.factor", 1)],
@@ -386,6 +402,13 @@ pub const TABLE: &[Setting] = &[
         "Milliseconds a new group waits for more members before its first rebalance.",
     ),
     broker(
+        &[start("group.max.count", 1)],
+        Kind::int(1),
+        Some("1000"),
+        "Most groups in one partition of __consumer_offsets; who makes another gets \
+         POLICY_VIOLATION. Touch it for more than some 30,000 groups. Ours.",
+    ),
+    broker(
         &[start("group.max.session.timeout.ms", 1)],
         Kind::int(1),
         Some("1800000"),
@@ -394,8 +417,8 @@ pub const TABLE: &[Setting] = &[
     broker(
         &[start("group.max.size", 1)],
         Kind::int(1),
-        Some("2147483647"),
-        "Most members of one group.",
+        Some("1000"),
+        "Most members of one group. Touch it for larger ones. Kafka's default is 2147483647.",
     ),
     broker(
         &[start("group.min.session.timeout.ms", 1)],
@@ -425,7 +448,29 @@ pub const TABLE: &[Setting] = &[
         &[start("max.connections", 1)],
         Kind::int(0),
         Some("2147483647"),
-        "Most connections open at a time; further ones are closed at once.",
+        "Most connections open at a time; further ones are closed at once. --memory and the limit \
+         of open files bound them too.",
+    ),
+    broker(
+        &[start("max.connections.per.ip", 1)],
+        Kind::int(0),
+        Some("2147483647"),
+        "Most connections open at a time from one address; further ones are closed at once. Touch \
+         it if clients you do not know can connect. With --listeners-per-core for each port.",
+    ),
+    broker(
+        &[start("max.partitions", 1)],
+        Kind::int(1),
+        Some("50000"),
+        "Most partitions of all topics together; topics and partitions beyond are refused with \
+         POLICY_VIOLATION. A partition takes about 2 KiB of memory. Ours.",
+    ),
+    broker(
+        &[start("max.producer.ids.per.partition", 1)],
+        Kind::int(1),
+        Some("10000"),
+        "Most idempotent producers that a partition remembers; those that have not written for \
+         longest are forgotten, as after producer.id.expiration.ms. Ours.",
     ),
     broker(
         &[start("max.request.partition.size.limit", 1)],
@@ -494,6 +539,13 @@ pub const TABLE: &[Setting] = &[
         "Milliseconds after its last write that a producer is forgotten.",
     ),
     broker(
+        &[start("queued.max.request.bytes", 1)],
+        Kind::Long { min: -1 },
+        Some("-1"),
+        "Bytes of memory that requests may take before sockets are not read any more, all shards \
+         together; -1 for half of --memory.",
+    ),
+    broker(
         &[start("socket.receive.buffer.bytes", 1)],
         Kind::int(-1),
         Some("-1"),
@@ -504,7 +556,8 @@ pub const TABLE: &[Setting] = &[
         &[start("socket.request.max.bytes", 1)],
         Kind::int(1),
         Some("104857600"),
-        "Largest request accepted, in bytes; a larger one closes the connection.",
+        "Largest request accepted, in bytes; a larger one closes the connection. At most half of \
+         the memory that a shard has for requests (--memory).",
     ),
     broker(
         &[start("socket.send.buffer.bytes", 1)],

@@ -56,7 +56,8 @@ const KAFKA_BROKER: &[(&str, Option<&str>, i8, bool)] = &[
     ("fetch.max.bytes", Some("57671680"), 3, false),
     ("group.initial.rebalance.delay.ms", Some("3000"), 3, false),
     ("group.max.session.timeout.ms", Some("1800000"), 3, false),
-    ("group.max.size", Some("2147483647"), 3, false),
+    // Kafka's own default is no bound.
+    ("group.max.size", Some("1000"), 3, false),
     ("group.min.session.timeout.ms", Some("6000"), 3, false),
     ("log.cleanup.policy", Some("delete"), 7, true),
     (
@@ -106,6 +107,7 @@ const KAFKA_BROKER: &[(&str, Option<&str>, i8, bool)] = &[
     ("offsets.retention.minutes", Some("10080"), 3, false),
     ("offsets.topic.num.partitions", Some("50"), 3, false),
     ("offsets.topic.segment.bytes", Some("104857600"), 3, false),
+    ("queued.max.request.bytes", Some("-1"), 5, false),
     ("socket.request.max.bytes", Some("104857600"), 3, false),
     ("unclean.leader.election.enable", Some("false"), 1, true),
 ];

@@ -572,3 +572,34 @@ fn topics_only_grow() {
     commit(&mut catalog, decision);
     assert_eq!(catalog.image().topic("t").unwrap().partitions, 5);
 }
+
+#[test]
+fn there_are_only_so_many_partitions() {
+    let mut identity = identity();
+    let setting = ("max.partitions".to_owned(), "5".to_owned());
+    identity.static_settings.extend([setting]);
+    let mut catalog = Catalog::new(identity, 1);
+    let results = create(
+        &mut catalog,
+        vec![named("a", 3), named("b", 3), named("c", 2)],
+    );
+    let codes: Vec<_> = results.iter().map(|topic| topic.error_code).collect();
+    let (none, full) = (ErrorCode::None, ErrorCode::PolicyViolation);
+    assert_eq!(codes, [none, full, none]);
+    let sentence = results[1].error_message.as_deref().unwrap();
+    assert!(sentence.contains("max.partitions"), "{sentence}");
+    let decision = catalog.auto_create(&["d".to_owned(), OFFSETS_TOPIC.to_owned()]);
+    let codes = commit(&mut catalog, decision);
+    let expected = [(OFFSETS_TOPIC.to_owned(), none), ("d".to_owned(), full)];
+    assert_eq!(codes, expected, "the broker's own topic is always created");
+    let request = CreatePartitionsRequest {
+        topics: vec![CreatePartitionsTopic {
+            name: "a".to_owned(),
+            count: 4,
+            assignments: None,
+        }],
+        ..Default::default()
+    };
+    let decision = catalog.create_partitions(&request);
+    assert_eq!(commit(&mut catalog, decision).results[0].error_code, full);
+}

@@ -8,6 +8,7 @@ mod describe;
 mod fuzz;
 mod join;
 mod lifetime;
+mod limits;
 mod membership;
 mod offsets;
 mod records;

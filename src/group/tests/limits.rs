@@ -1,0 +1,117 @@
+//! What a client may make a coordinator keep.
+
+use super::*;
+use crate::base::limits::{
+    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX,
+};
+
+fn commit_to(f: &mut Fixture, group_id: &str) -> ErrorCode {
+    f.commit_all(OffsetCommitRequest {
+        group_id: group_id.into(),
+        ..commit("", -1)
+    })[0]
+}
+
+fn join_to(f: &mut Fixture, group_id: &str) -> ErrorCode {
+    let request = JoinGroupRequest {
+        group_id: group_id.into(),
+        ..join("")
+    };
+    f.joined_now(request).error_code
+}
+
+#[test]
+fn there_are_only_so_many_groups() {
+    let mut f = Fixture::with(|config| config.group_count_max = 2);
+    assert_eq!(join_to(&mut f, "a"), ErrorCode::MemberIdRequired);
+    assert_eq!(commit_to(&mut f, "b"), ErrorCode::None);
+    assert_eq!(join_to(&mut f, "c"), ErrorCode::PolicyViolation);
+    assert_eq!(commit_to(&mut f, "c"), ErrorCode::PolicyViolation);
+    assert_eq!(f.coordinator.groups.len(), 2);
+    assert_eq!(
+        commit_to(&mut f, "b"),
+        ErrorCode::None,
+        "those that are there go on"
+    );
+    assert_eq!(join_to(&mut f, "b"), ErrorCode::MemberIdRequired);
+}
+
+#[test]
+fn names_are_only_so_long() {
+    let mut f = Fixture::new();
+    let (good, bad) = (
+        "n".repeat(GROUP_ID_BYTES_MAX),
+        "n".repeat(GROUP_ID_BYTES_MAX + 1),
+    );
+    assert_eq!(join_to(&mut f, &good), ErrorCode::MemberIdRequired);
+    assert_eq!(join_to(&mut f, &bad), ErrorCode::InvalidGroupId);
+    assert_eq!(commit_to(&mut f, &bad), ErrorCode::InvalidGroupId);
+    let request = JoinGroupRequest {
+        group_instance_id: Some(bad),
+        ..join("")
+    };
+    assert_eq!(f.joined_now(request).error_code, ErrorCode::InvalidRequest);
+}
+
+#[test]
+fn a_member_says_only_so_much_and_does_not_keep_its_frame() {
+    let mut f = Fixture::new();
+    f.version = 3;
+    let mut request = join("");
+    request.protocols[0].metadata = Bytes::from(vec![0; MEMBER_METADATA_BYTES_MAX]);
+    let error = f.joined_now(request).error_code;
+    assert_eq!(error, ErrorCode::MessageTooLarge);
+    let mut request = join("");
+    let frame = Bytes::from(vec![7; 1000]);
+    request.protocols[0].metadata = frame.slice(10..20);
+    f.join(request);
+    assert!(frame.is_unique(), "what the member said was copied");
+}
+
+#[test]
+fn a_group_says_only_so_much_together() {
+    let mut f = Fixture::new();
+    f.version = 3;
+    let speak = |f: &mut Fixture| {
+        let mut request = join("");
+        request.protocols.truncate(1);
+        let name_bytes = request.protocols[0].name.len();
+        let said = vec![0; MEMBER_METADATA_BYTES_MAX - name_bytes];
+        request.protocols[0].metadata = Bytes::from(said);
+        f.join(request)
+    };
+    for _ in 0..GROUP_METADATA_BYTES_MAX / MEMBER_METADATA_BYTES_MAX {
+        let token = speak(&mut f);
+        assert!(f.is_parked(token));
+    }
+    let token = speak(&mut f);
+    assert_eq!(f.joined(token).error_code, ErrorCode::GroupMaxSizeReached);
+    let assignments = vec![SyncGroupRequestAssignment {
+        member_id: "m".into(),
+        assignment: Bytes::from(vec![0; GROUP_METADATA_BYTES_MAX + 1]),
+    }];
+    let request = SyncGroupRequest {
+        assignments,
+        ..sync("m", 1, &[])
+    };
+    let token = f.call(|coordinator, now, caller, out| coordinator.sync(now, caller, request, out));
+    assert_eq!(f.synced(token).1, ErrorCode::MessageTooLarge);
+}
+
+#[test]
+fn only_so_many_member_ids_are_given_out() {
+    let mut f = Fixture::with(|config| config.group_size_max = 2);
+    for _ in 0..2 {
+        let response = f.joined_now(join(""));
+        assert_eq!(response.error_code, ErrorCode::MemberIdRequired);
+    }
+    let response = f.joined_now(join(""));
+    assert_eq!(response.error_code, ErrorCode::GroupMaxSizeReached);
+    f.sleep(i64::from(SESSION_MS));
+    let response = f.joined_now(join(""));
+    assert_eq!(
+        response.error_code,
+        ErrorCode::MemberIdRequired,
+        "they expire"
+    );
+}
