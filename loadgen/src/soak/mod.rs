@@ -43,8 +43,8 @@ const LATENCY_US_MAX: u64 = 600_000_000;
 /// How the soak runs.
 #[derive(Args, Clone, Debug)]
 pub struct Soak {
-    /// How long
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    /// How long; fewer than 3 minutes say nothing about growth
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(3..))]
     pub minutes: u64,
 
     /// Records per second
