@@ -233,8 +233,10 @@ fn next_epoch(files: &mut dyn Dir, clean: bool) -> io::Result<i32> {
         Ok(length) => std::str::from_utf8(&contents[..length])
             .ok()
             .and_then(|text| text.trim().parse::<i32>().ok())
+            // The last one has no successor; nobody has started so often.
+            .filter(|epoch| (0..i32::MAX).contains(epoch))
             .ok_or_else(|| {
-                let why = format!("{EPOCH} in the data directory does not hold a number");
+                let why = format!("{EPOCH} in the data directory does not hold an epoch");
                 io::Error::new(io::ErrorKind::InvalidData, why)
             })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
@@ -266,5 +268,17 @@ mod tests {
         assert!(!path.join(CLEAN).exists(), "gone before anybody is served");
         drop(owned);
         assert_eq!(found(&take()), (false, 3));
+    }
+
+    #[test]
+    fn an_epoch_that_nobody_wrote_is_refused() {
+        for text in ["", "x", "-1", "2147483647", "99999999999"] {
+            let dir = tempfile::tempdir().unwrap();
+            let owned = OwnedDir::take(dir.path(), NodeId(1)).unwrap();
+            drop(owned);
+            fs::write(dir.path().join(EPOCH), text).unwrap();
+            let refused = OwnedDir::take(dir.path(), NodeId(1)).err().unwrap();
+            assert!(refused.to_string().contains(EPOCH), "{text}: {refused}");
+        }
     }
 }

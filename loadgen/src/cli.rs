@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench::Bench;
+use crate::soak::Soak;
 use crate::transport::ClientIo;
 
 /// Load generator for Kafka-compatible brokers.
@@ -35,6 +36,11 @@ pub enum Command {
     ///
     /// Ends with 0 for PASS, 1 for FAIL, 2 if the sale could not be run, 130 after Ctrl-C.
     FlashSale(Box<FlashSale>),
+
+    /// Load a broker for a long time, restart and kill it, and see that nothing is lost or grows
+    ///
+    /// Ends with 0 for PASS, 1 for FAIL, 2 if it could not be run.
+    Soak(Box<Soak>),
 
     /// What a broker can do.
     #[command(flatten)]
@@ -125,7 +131,9 @@ pub fn parse<A: Into<OsString> + Clone>(
     let cli = Cli::try_parse_from([OsString::from("loadgen")].into_iter().chain(args))?;
     match cli.command {
         Command::FlashSale(args) => Ok(*args),
-        Command::Bench(_) => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
+        Command::Soak(_) | Command::Bench(_) => {
+            Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand))
+        }
     }
 }
 

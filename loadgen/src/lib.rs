@@ -12,6 +12,7 @@
 //!   the partitions; [`direct`] puts the same load on the same model without a broker
 //! - the broker: what the sale needs of one is in [`ports`]; [`kafka`] is any over the wire, on the
 //!   sockets of [`transport`]; [`broker`] runs forebay inside the process
+//! - for hours: [`soak`], a mixed load with restarts, and what must not grow
 //! - what is shown: [`live`] while it runs, then the [`verdict`] in [`report`] and [`json`], with
 //!   facts about the [`host`]; a run without a verdict ends in a [`failure`]
 //!
@@ -40,6 +41,7 @@ pub mod run;
 pub mod sale;
 pub mod settings;
 pub mod sink;
+pub mod soak;
 pub mod store;
 pub mod transport;
 pub mod verdict;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use loadgen::cli::{Cli, Command};
 use loadgen::failure::Failure;
-use loadgen::{bench, run};
+use loadgen::{bench, run, soak};
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         .init();
     let ended = match Cli::parse().command {
         Command::FlashSale(args) => run::flash_sale(*args),
+        Command::Soak(args) => soak::run(&args).map(Some),
         Command::Bench(bench) => bench::run(&bench).map(|complete| complete.then_some(true)),
     };
     match ended {

@@ -62,6 +62,9 @@ pub struct Catalog {
 /// Producer ids taken at a time, so that most need no record. Kafka: `PRODUCER_ID_BLOCK_SIZE`.
 const PRODUCER_ID_BLOCK: i64 = 1000;
 
+/// No cluster comes near it; what a damaged record says beyond it could not be counted on from.
+const PRODUCER_ID_MAX: i64 = i64::MAX / 2;
+
 /// Why one item of a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refusal {
@@ -138,6 +141,9 @@ impl Catalog {
             }
             ProducerIdsRecord::KEY => {
                 let record = ProducerIdsRecord::decode(&mut reader, version)?;
+                if record.next_producer_id > PRODUCER_ID_MAX {
+                    return Err(Malformed("producer id beyond all that are given out"));
+                }
                 self.producer_id_end = self.producer_id_end.max(record.next_producer_id);
                 Ok(())
             }

@@ -162,10 +162,22 @@ pub(super) fn replay_segment(
     }
     let file = segment.file.clone();
     let mut walk = Walk::heads(dir, &file, 0, segment.size_bytes);
+    let mut next = segment.base_offset;
     loop {
         match walk.next() {
             Ok(None) => return Ok(()),
-            Ok(Some((_, header))) => replay.apply(&header),
+            // The CRC does not cover offsets: only their order tells.
+            Ok(Some((_, header))) if header.base_offset < next => {
+                let offset = header.base_offset;
+                return Err(OpenError::Refused(format!(
+                    "{file} is damaged: offset {offset} follows {}",
+                    next - 1
+                )));
+            }
+            Ok(Some((_, header))) => {
+                next = header.next_offset();
+                replay.apply(&header);
+            }
             Err(WalkError::Io(error)) => return Err(error.into()),
             Err(WalkError::Invalid(what)) => {
                 return Err(OpenError::Refused(format!("{file} is damaged: {what}")));

@@ -203,6 +203,18 @@ impl Producers {
         })
     }
 
+    /// True if all of it can have been written before `offset`. What a snapshot holds is used to
+    /// answer duplicates: one that contradicts itself is no snapshot of this log, whatever its CRC.
+    pub fn fit_before(&self, offset: Offset) -> bool {
+        let fits = |batch: &BatchSummary| {
+            batch.last_offset < offset && batch.offset_delta >= 0 && batch.base_offset() >= 0
+        };
+        self.0.values().all(|producer| {
+            let offsets = producer.batches.iter().map(|batch| batch.last_offset);
+            offsets.is_sorted() && producer.batches.iter().all(fits)
+        })
+    }
+
     /// Asserts the invariants.
     pub fn check_invariants(&self, log_end_offset: Offset) {
         for (id, producer) in self.iter() {
@@ -238,6 +250,28 @@ mod tests {
             builder.append(100 + record as i64, None, Some(b"v"), &[]);
         }
         Header::parse(&builder.build()).unwrap()
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_no_snapshot() {
+        let batch = |last_offset, offset_delta| BatchSummary {
+            last_sequence: 0,
+            last_offset,
+            offset_delta,
+            timestamp: 0,
+        };
+        let fit = |batches: &[BatchSummary]| {
+            let mut producer = Producer::new(0, NOW);
+            producer.batches.extend(batches);
+            let mut producers = Producers::default();
+            producers.insert(7, producer);
+            producers.fit_before(10)
+        };
+        assert!(fit(&[batch(4, 4), batch(9, 0)]));
+        assert!(!fit(&[batch(10, 0)]), "beyond the offset");
+        assert!(!fit(&[batch(9, 0), batch(4, 4)]), "not in order");
+        assert!(!fit(&[batch(4, 5)]), "begins below 0");
+        assert!(!fit(&[batch(4, -1)]), "ends before it begins");
     }
 
     fn out_of_order(sequence: i32, last_sequence: i32) -> Result<Option<Offset>, AppendError> {

@@ -613,7 +613,8 @@ impl<'a> Recovery<'a> {
             return Ok(None);
         };
         let contents = read_range(self.dir, &name, 0, (*size).min(SNAPSHOT_BYTES_MAX))?;
-        Ok(snapshot::decode(&contents, self.opening.now.mono))
+        let producers = snapshot::decode(&contents, self.opening.now.mono);
+        Ok(producers.filter(|producers| producers.fit_before(offset)))
     }
 
     /// Removes the snapshots that the rule picks, by offset and whether they are neither at a

@@ -69,10 +69,10 @@ impl Layers<'_> {
     pub fn topic_chain(&self, setting: &'static Setting) -> Vec<Sourced> {
         let name = setting.topic.unwrap_or_default();
         let own = self.topic.and_then(|overrides| overrides.get(name));
-        let own = own.filter(|value| setting.kind.parse(name, value).is_ok());
+        let own = own.and_then(|value| setting.kind.parse(name, value).ok());
         let own = own.map(|value| Sourced {
             name,
-            value: value.clone(),
+            value,
             source: Source::Topic,
             unit: 1,
         });
@@ -116,10 +116,9 @@ impl Layers<'_> {
             (self.fixed, Source::Static),
         ];
         let set = layers.into_iter().filter_map(|(layer, source)| {
-            let value = layer.get(broker.name)?;
-            kind.parse(broker.name, value)
-                .is_ok()
-                .then(|| sourced(value.clone(), source))
+            // A log of another broker may have it in another form than ours: ` 5`, `TRUE`.
+            let value = kind.parse(broker.name, layer.get(broker.name)?).ok()?;
+            Some(sourced(value, source))
         });
         let default = setting.broker_default(broker);
         set.chain(default.map(|value| sourced(value, Source::Default)))

@@ -344,6 +344,17 @@ fn a_stored_value_that_we_would_not_accept_counts_as_not_set() {
     assert_eq!(settings.retention_ms, Some(604_800_000));
 }
 
+/// A log that another broker wrote can hold a value in any form that Kafka accepts.
+#[test]
+fn a_stored_value_in_another_form_counts_as_what_it_means() {
+    let image = image(&[("log.flush.interval.ms", " 7 "), ("num.partitions", "+3")]);
+    let topic = topic(&[("segment.ms", " 5"), ("write.caching", "TRUE")]);
+    let typed = topic_settings(&image, &topic);
+    assert_eq!((typed.segment_ms, typed.flush_ms), (5, 7));
+    assert!(typed.write_caching);
+    assert_eq!(broker_settings(&image).num_partitions, 3);
+}
+
 #[test]
 fn typed_settings_follow_the_texts() {
     let image = image(&[

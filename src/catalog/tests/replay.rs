@@ -150,7 +150,12 @@ fn damaged_records_are_refused_and_change_nothing() {
         name: name.to_owned(),
         topic_id,
     };
+    let beyond = ProducerIdsRecord {
+        next_producer_id: i64::MAX,
+        ..Default::default()
+    };
     let bad = [
+        encode_metadata(&beyond, 0),
         encode_metadata(&topic("t", other), 0),
         encode_metadata(&topic("u", id), 0),
         encode_metadata(&partition(other, 0), 2),

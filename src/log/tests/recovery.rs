@@ -379,6 +379,19 @@ fn damage_below_the_recovery_point() {
     let mut rig = segments(3);
     change(&mut rig, FIRST, |contents| contents.truncate(400));
     refusal(rig.kill(), "is damaged");
+    // Offsets, which no CRC covers, where the heads are read again for the leader epochs.
+    let rig = segments(3);
+    let (config, now) = (rig.log.config.clone(), rig.now);
+    let mut dir = rig.close();
+    let mut contents = dir.contents(FIRST);
+    let second = Header::parse(&contents).unwrap().size_bytes();
+    contents[second..second + 8].fill(0);
+    dir.set(FIRST, Some(contents));
+    dir.set(EPOCHS_FILE, None);
+    refusal(
+        Rig::open_at(dir, config, true, now),
+        "is damaged: offset 0 follows 2",
+    );
 }
 
 #[test]

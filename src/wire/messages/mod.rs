@@ -43,7 +43,8 @@ pub mod sync_group;
 
 use super::{Message, Request};
 
-/// Hands the request type of every API, by key, to a macro.
+/// Hands the request type of every API, by key, to a macro; for tests, here and elsewhere.
+#[macro_export]
 macro_rules! with_every_request {
     ($callback:ident) => {
         $callback! {
