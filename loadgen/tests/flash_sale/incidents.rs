@@ -1,0 +1,141 @@
+//! What goes wrong in a sale, with a real broker: each run must end with PASS, so every expected
+//! figure was seen.
+
+use std::io::BufReader;
+
+use forebay::client::{
+    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, Event, Start, Subscription,
+    Tcp, TopicPartition,
+};
+use serde_json::Value;
+
+use crate::process::{Broker, Sale, alone, free_port};
+
+const QUICK: &str = "group.initial.rebalance.delay.ms=0";
+
+fn sale(args: &[&str]) -> Sale {
+    Sale::start(&[&["--window", "6s", "--set", QUICK], args].concat())
+}
+
+#[test]
+fn a_broker_that_the_tool_kills_comes_back_and_nothing_is_lost_or_doubled() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("sale.html");
+    let page = page.to_str().unwrap();
+    sale(&["--kill-broker-at", "3s", "--report", page]).must_pass();
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("the broker is killed") && page.contains("the broker is back"));
+    assert!(page.matches("<svg").count() > 4 && page.contains("PASS"));
+}
+
+#[test]
+fn a_consumer_that_dies_is_doubled_at_least_once_and_a_unique_key_prevents_it() {
+    let _alone = alone();
+    let dies = ["--members", "5", "--kill-consumer-at", "2400ms"];
+    let delivery = ["--delivery", "at-least-once"];
+    let shown = sale(&[&dies[..], &delivery].concat()).must_pass();
+    assert!(shown.contains("at-least-once"), "{shown}");
+    let key = ["--idempotency", "unique-key"];
+    sale(&[&dies[..], &delivery, &key].concat()).must_pass();
+}
+
+#[test]
+fn a_member_that_joins_in_a_burst_while_the_database_is_slow_and_down_changes_nothing() {
+    let _alone = alone();
+    sale(&[
+        "--members",
+        "5",
+        "--rebalance-at",
+        "3s",
+        "--burst",
+        "10x@1s",
+        "--db-slow",
+        "50%@2s..3s",
+        "--db-down",
+        "1s@5s",
+    ])
+    .must_pass();
+}
+
+#[test]
+fn poison_is_in_the_dead_letter_topic_with_its_origin() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let bootstrap = format!("127.0.0.1:{}", free_port());
+    let port = bootstrap.rsplit_once(':').unwrap().1.parse().unwrap();
+    let _broker = Broker::start(&folder.path().join("broker"), port);
+    let json = folder.path().join("sale.json");
+    let args = [
+        "--window",
+        "3s",
+        "--poison",
+        "1%",
+        "--bootstrap",
+        &bootstrap,
+        "--json",
+    ];
+    Sale::start(&[&args[..], &[json.to_str().unwrap()]].concat()).must_pass();
+    let document: Value =
+        serde_json::from_reader(BufReader::new(std::fs::File::open(json).unwrap())).unwrap();
+    let poison = document["counts"]["poison"].as_u64().unwrap();
+    assert!(
+        poison > 100 && document["dead_letters"] == poison,
+        "{poison}"
+    );
+
+    let topic = document["settings"]["sale"]["topic"].as_str().unwrap();
+    let letters = read_all(&bootstrap, &format!("{topic}-dlt"), poison as usize);
+    for letter in &letters {
+        let header = |name: &str| {
+            let found = letter
+                .headers
+                .iter()
+                .find(|(header, _)| header == name.as_bytes());
+            String::from_utf8(found.unwrap().1.clone().unwrap().to_vec()).unwrap()
+        };
+        assert_eq!(header("__connect.errors.topic"), topic);
+        assert!(header("__connect.errors.offset").parse::<i64>().is_ok());
+        assert!(header("__connect.errors.exception.message").contains("gift card"));
+        assert_eq!(header("kafka_deliveryAttempt"), "4");
+    }
+}
+
+/// The first `count` records of a topic of ten partitions.
+fn read_all(bootstrap: &str, topic: &str, count: usize) -> Vec<ConsumedRecord> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let client = Client::connect(Tcp, bootstrap, ClientOptions::default())
+            .await
+            .unwrap();
+        let partitions = (0..10).map(|each| (TopicPartition::new(topic, each), Start::Earliest));
+        let partitions = Subscription::Partitions(partitions.collect());
+        let consumer = Consumer::new(&client, ConsumerOptions::new(partitions))
+            .await
+            .unwrap();
+        let mut read = Vec::new();
+        while read.len() < count {
+            if let Event::Records { records, .. } = consumer.next().await.unwrap() {
+                read.extend(records);
+            }
+        }
+        read
+    })
+}
+
+#[test]
+fn a_sale_with_incidents_that_is_stopped_is_no_verdict_on_the_page() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("sale.html");
+    let mut sale = sale(&["--db-down", "1s@1s", "--report", page.to_str().unwrap()]);
+    sale.reach(2);
+    sale.interrupt();
+    let (status, shown) = sale.end();
+    assert_eq!(status.code(), Some(130), "{shown}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("no verdict") && page.contains("the database is down"));
+}
