@@ -7,6 +7,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::course::Point;
+use crate::direct::{DirectEnded, DirectSecond};
 use crate::engine::Event;
 use crate::failure::Failure;
 use crate::json::write_text;
@@ -163,28 +164,30 @@ fn charts(measured: &Measured) -> Vec<Chart> {
             vec![seen("held", BLUE, |second| second.buffer as f64)],
         ),
     ];
-    if let Some(direct) = &measured.direct {
-        let seen = |name, color, value: fn(&crate::direct::DirectSecond) -> u64| Series {
-            name,
-            color,
-            is_expected: false,
-            points: direct
-                .seconds
-                .iter()
-                .map(|second| (second.at_s as f64, value(second) as f64))
-                .collect(),
-        };
-        charts.push(Chart {
-            title: "Without a broker: requests per second",
-            series: vec![
-                seen("requested", BLUE, |second| second.requested),
-                seen("written", GREEN, |second| second.written),
-                seen("turned away", RED, |second| second.timed_out),
-            ],
-            events: Vec::new(),
-        });
-    }
+    charts.extend(measured.direct.as_ref().map(direct_chart));
     charts
+}
+
+fn direct_chart(direct: &DirectEnded) -> Chart {
+    let seen = |name, color, value: fn(&DirectSecond) -> u64| Series {
+        name,
+        color,
+        is_expected: false,
+        points: direct
+            .seconds
+            .iter()
+            .map(|second| (second.at_s as f64, value(second) as f64))
+            .collect(),
+    };
+    Chart {
+        title: "Without a broker: requests per second",
+        series: vec![
+            seen("requested", BLUE, |second| second.requested),
+            seen("written", GREEN, |second| second.written),
+            seen("turned away", RED, |second| second.timed_out),
+        ],
+        events: Vec::new(),
+    }
 }
 
 fn draw(page: &mut String, chart: &Chart) -> Result<(), String> {

@@ -140,41 +140,19 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
     let room = Rc::new(Notify::new());
     let (over, is_over) = watch::channel(false);
     let is_over = Over(is_over);
-    let incidents = &plan.shape.incidents;
     let group = Group {
         engine: Rc::clone(&engine),
         owners,
         room,
         delivery: plan.delivery,
-        refuses: incidents.poison > 0.0,
+        refuses: plan.shape.incidents.poison > 0.0,
     };
     let (begin, has_begun) = watch::channel(false);
-    let at = |time| reached(time, has_begun.clone());
     let publisher = Rc::new(publisher);
-
-    // Until the sale is over, a task ends with an error, or as a member that dies, or as an
-    // incident that has passed.
-    let mut members = JoinSet::new();
-    let newcomer_number = feeds.len();
-    for (member, feed) in feeds.into_iter().enumerate() {
-        let dies = at(incidents.kill_consumer_at.filter(|_| member == 0));
-        members.spawn_local(consume(member, feed, group.clone(), is_over.clone(), dies));
-    }
-    members.spawn_local(tick(group.clone(), Rc::clone(&publisher), is_over.clone()));
-    members.spawn_local(note(
-        group.clone(),
-        incidents.clone(),
-        has_begun.clone(),
-        is_over.clone(),
-    ));
-    if let Some(crash) = upsets.crash {
-        let time = at(incidents.kill_broker_at);
-        members.spawn_local(crash_at(time, crash, group.clone(), is_over.clone()));
-    }
-    if let Some(newcomer) = upsets.newcomer {
-        let (time, number) = (at(incidents.rebalance_at), newcomer_number);
-        members.spawn_local(join_at(time, newcomer, number, group.clone(), is_over));
-    }
+    let ticking = tick(group.clone(), Rc::clone(&publisher), is_over.clone());
+    let incidents = plan.shape.incidents.clone();
+    let mut members = spawn_members(feeds, upsets, incidents, &group, &has_begun, &is_over);
+    members.spawn_local(ticking);
 
     let mut course = Course::default();
     let interrupted = {
@@ -210,6 +188,46 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
         given_up: course.given_up,
         interrupted,
     })
+}
+
+/// The members of the group and what happens to them and the broker. Until the sale is over, a task
+/// ends with an error, or as a member that dies, or as an incident that has passed.
+fn spawn_members<F: Feed, S: Sink + 'static>(
+    feeds: Vec<F>,
+    upsets: Upsets<F>,
+    incidents: Incidents,
+    group: &Group<S>,
+    has_begun: &watch::Receiver<bool>,
+    is_over: &Over,
+) -> JoinSet<Result<(), Failure>> {
+    let at = |time| reached(time, has_begun.clone());
+    let mut members = JoinSet::new();
+    let newcomer_number = feeds.len();
+    for (member, feed) in feeds.into_iter().enumerate() {
+        let dies = at(incidents.kill_consumer_at.filter(|_| member == 0));
+        members.spawn_local(consume(member, feed, group.clone(), is_over.clone(), dies));
+    }
+    if let Some(crash) = upsets.crash {
+        let time = at(incidents.kill_broker_at);
+        members.spawn_local(crash_at(time, crash, group.clone(), is_over.clone()));
+    }
+    if let Some(newcomer) = upsets.newcomer {
+        let (time, number) = (at(incidents.rebalance_at), newcomer_number);
+        members.spawn_local(join_at(
+            time,
+            newcomer,
+            number,
+            group.clone(),
+            is_over.clone(),
+        ));
+    }
+    members.spawn_local(note(
+        group.clone(),
+        incidents,
+        has_begun.clone(),
+        is_over.clone(),
+    ));
+    members
 }
 
 /// What is noted while the sale runs; outlives it if it is stopped.

@@ -49,7 +49,7 @@ fn a_member_that_joins_in_a_burst_while_the_database_is_slow_and_down_changes_no
         "--rebalance-at",
         "3s",
         "--burst",
-        "10x@1s",
+        "3x@1s",
         "--db-slow",
         "50%@2s..3s",
         "--db-down",
