@@ -39,7 +39,11 @@ pub fn headline(measured: &Measured) -> String {
     let broker = match &settings.broker {
         BrokerChoice::Running { bootstrap } => format!("the broker at {bootstrap}"),
         BrokerChoice::InProcess { .. } => {
-            format!("forebay in this process ({})", measured.bootstrap)
+            let place = match settings.incidents.kill_broker_at {
+                Some(_) => "beside",
+                None => "in",
+            };
+            format!("forebay {place} this process ({})", measured.bootstrap)
         }
     };
     let _ = writeln!(
