@@ -4,8 +4,8 @@
 use std::io::BufReader;
 
 use forebay::client::{
-    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, Event, Start, Subscription,
-    Tcp, TopicPartition,
+    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, Event, Producer,
+    ProducerOptions, ProducerRecord, Start, Subscription, Tcp, TopicPartition,
 };
 use serde_json::Value;
 
@@ -59,71 +59,83 @@ fn a_member_that_joins_in_a_burst_while_the_database_is_slow_and_down_changes_no
 }
 
 #[test]
-fn poison_is_in_the_dead_letter_topic_with_its_origin() {
+fn poison_is_in_the_dead_letter_topic_and_sent_back_it_completes_the_sale() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let bootstrap = format!("127.0.0.1:{}", free_port());
-    let port = bootstrap.rsplit_once(':').unwrap().1.parse().unwrap();
+    let port = free_port();
+    let bootstrap = format!("127.0.0.1:{port}");
     let _broker = Broker::start(&folder.path().join("broker"), port);
     let json = folder.path().join("sale.json");
+    let json_text = json.to_str().unwrap();
+    let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
+    let to = ["--bootstrap", &bootstrap, "--sink", &sink];
     let args = [
-        "--window",
-        "3s",
-        "--poison",
-        "1%",
-        "--bootstrap",
-        &bootstrap,
-        "--json",
+        "--window", "3s", "--orders", "12000", "--poison", "1%", "--json", json_text,
     ];
-    Sale::start(&[&args[..], &[json.to_str().unwrap()]].concat()).must_pass();
+    Sale::start(&[&to[..], &args].concat()).must_pass();
     let document: Value =
         serde_json::from_reader(BufReader::new(std::fs::File::open(json).unwrap())).unwrap();
     let poison = document["counts"]["poison"].as_u64().unwrap();
     assert!(
-        poison > 100 && document["dead_letters"] == poison,
+        poison > 50 && document["dead_letters"] == poison,
         "{poison}"
     );
 
     let topic = document["settings"]["sale"]["topic"].as_str().unwrap();
-    let letters = read_all(&bootstrap, &format!("{topic}-dlt"), poison as usize);
-    for letter in &letters {
-        let header = |name: &str| {
-            let found = letter
-                .headers
-                .iter()
-                .find(|(header, _)| header == name.as_bytes());
-            String::from_utf8(found.unwrap().1.clone().unwrap().to_vec()).unwrap()
-        };
-        assert_eq!(header("__connect.errors.topic"), topic);
-        assert!(header("__connect.errors.offset").parse::<i64>().is_ok());
-        assert!(header("__connect.errors.exception.message").contains("gift card"));
-        assert_eq!(header("kafka_deliveryAttempt"), "4");
-    }
-}
-
-/// The first `count` records of a topic of ten partitions.
-fn read_all(bootstrap: &str, topic: &str, count: usize) -> Vec<ConsumedRecord> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let client = Client::connect(Tcp, bootstrap, ClientOptions::default())
+        let client = Client::connect(Tcp, &bootstrap, ClientOptions::default())
             .await
             .unwrap();
-        let partitions = (0..10).map(|each| (TopicPartition::new(topic, each), Start::Earliest));
-        let partitions = Subscription::Partitions(partitions.collect());
-        let consumer = Consumer::new(&client, ConsumerOptions::new(partitions))
-            .await
-            .unwrap();
-        let mut read = Vec::new();
-        while read.len() < count {
-            if let Event::Records { records, .. } = consumer.next().await.unwrap() {
-                read.extend(records);
-            }
+        let letters = read_all(&client, &format!("{topic}-dlt"), poison as usize).await;
+        for letter in &letters {
+            let header = |name: &str| {
+                let mut headers = letter.headers.iter();
+                let found = headers.find(|(header, _)| header == name.as_bytes());
+                String::from_utf8(found.unwrap().1.clone().unwrap().to_vec()).unwrap()
+            };
+            assert_eq!(header("__connect.errors.topic"), topic);
+            assert!(header("__connect.errors.offset").parse::<i64>().is_ok());
+            assert!(header("__connect.errors.exception.message").contains("gift card"));
+            assert_eq!(header("kafka_deliveryAttempt"), "4");
         }
-        read
-    })
+        send_back(&client, topic, letters).await;
+    });
+    // The handler knows the item by now.
+    Sale::start(&[&to[..], &["--resume"]].concat()).must_pass();
+}
+
+async fn send_back(client: &Client<Tcp>, topic: &str, letters: Vec<ConsumedRecord>) {
+    let producer = Producer::new(client, ProducerOptions::default())
+        .await
+        .unwrap();
+    for letter in letters {
+        let record = ProducerRecord {
+            key: letter.key,
+            value: letter.value,
+            ..ProducerRecord::default()
+        };
+        producer.send(topic, None, record).await.unwrap();
+    }
+}
+
+/// The first `count` records of a topic of ten partitions.
+async fn read_all(client: &Client<Tcp>, topic: &str, count: usize) -> Vec<ConsumedRecord> {
+    let partitions = (0..10).map(|each| (TopicPartition::new(topic, each), Start::Earliest));
+    let partitions = Subscription::Partitions(partitions.collect());
+    let consumer = Consumer::new(client, ConsumerOptions::new(partitions))
+        .await
+        .unwrap();
+    let mut read = Vec::new();
+    while read.len() < count {
+        if let Event::Records { records, .. } = consumer.next().await.unwrap() {
+            read.extend(records);
+        }
+    }
+    read
 }
 
 #[test]
