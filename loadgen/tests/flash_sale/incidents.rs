@@ -13,8 +13,19 @@ use crate::process::{Broker, Sale, alone, free_port};
 
 const QUICK: &str = "group.initial.rebalance.delay.ms=0";
 
+/// A small sale: what is tested is not how fast this machine is.
 fn sale(args: &[&str]) -> Sale {
-    Sale::start(&[&["--window", "6s", "--set", QUICK], args].concat())
+    let small = [
+        "--window",
+        "6s",
+        "--orders",
+        "12000",
+        "--db-writes-per-s",
+        "1200",
+        "--set",
+        QUICK,
+    ];
+    Sale::start(&[&small, args].concat())
 }
 
 #[test]
@@ -70,7 +81,7 @@ fn poison_is_in_the_dead_letter_topic_and_sent_back_it_completes_the_sale() {
     let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
     let to = ["--bootstrap", &bootstrap, "--sink", &sink];
     let args = [
-        "--window", "3s", "--orders", "12000", "--poison", "1%", "--json", json_text,
+        "--window", "3s", "--orders", "6000", "--poison", "1%", "--json", json_text,
     ];
     Sale::start(&[&to[..], &args].concat()).must_pass();
     let document: Value =
