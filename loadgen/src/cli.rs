@@ -8,7 +8,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench::Bench;
+use crate::broker::BrokerArgs;
+use crate::incidents::{self, Factor, Incidents, Span};
+use crate::promise::{Delivery, Idempotency, Workers};
 use crate::soak::Soak;
+use crate::store::Place;
 use crate::transport::ClientIo;
 
 /// Load generator for Kafka-compatible brokers.
@@ -30,9 +34,10 @@ pub enum Command {
     /// 100 s, with no order lost and none doubled.
     ///
     /// The production database is a model: a governor lets --db-writes-per-s writes begin, each
-    /// --db-latency long, --workers at once per partition. The rows are real: each order becomes
-    /// one in a SQLite database, in the same transaction as the partition's offset, and the
-    /// verdict asks that database by SQL.
+    /// --db-latency long, --workers-per-partition at once. The rows are real: each order becomes
+    /// one in a database (--sink), in the same transaction as the partition's offset, and the
+    /// verdict asks that database by SQL. With --db-writes-per-s none there is no model: what the
+    /// real database sustains is measured first, and the sale is judged by that.
     ///
     /// Ends with 0 for PASS, 1 for FAIL, 2 if the sale could not be run, 130 after Ctrl-C.
     FlashSale(Box<FlashSale>),
@@ -41,6 +46,18 @@ pub enum Command {
     ///
     /// Ends with 0 for PASS, 1 for FAIL, 2 if it could not be run.
     Soak(Box<Soak>),
+
+    /// Put two sales side by side, from the files that --json wrote
+    Compare {
+        /// The one
+        one: PathBuf,
+        /// The other
+        other: PathBuf,
+    },
+
+    /// A broker until standard input ends: what a sale starts in order to kill it.
+    #[command(hide = true)]
+    ServeBroker(BrokerArgs),
 
     /// What a broker can do.
     #[command(flatten)]
@@ -66,11 +83,26 @@ pub struct FlashSale {
     #[arg(long)]
     pub partitions: Option<usize>,
 
-    /// Concurrent writes per partition
-    #[arg(long, default_value_t = 50)]
-    pub workers: usize,
+    /// Which orders of a partition are written at once: pool takes any, ordered one after the
+    /// other, key keeps the orders of a key in order
+    #[arg(long, value_enum, default_value_t = Workers::Key)]
+    pub workers: Workers,
 
-    /// Members of the consumer group [default: one per partition]
+    /// Concurrent writes per partition [default: 50, with --workers ordered 1]
+    #[arg(long, value_name = "COUNT")]
+    pub workers_per_partition: Option<usize>,
+
+    /// When an offset is committed: before the order is written, after, or in the database in the
+    /// same transaction
+    #[arg(long, value_enum, default_value_t = Delivery::ExactlyOnce)]
+    pub delivery: Delivery,
+
+    /// How an order that comes again is noticed: none, unique-key (in the database), or for
+    /// instance window:100000 (the ids of so many orders, beside the consumers)
+    #[arg(long, value_name = "STORE", default_value = "none", value_parser = Idempotency::parse)]
+    pub idempotency: Idempotency,
+
+    /// Members of the consumer group [default: one per partition, one less with --rebalance-at]
     #[arg(long)]
     pub members: Option<usize>,
 
@@ -78,19 +110,21 @@ pub struct FlashSale {
     #[arg(long, default_value_t = 10_000)]
     pub buffer: usize,
 
-    /// Writes per second of the modelled production database
-    #[arg(long, default_value_t = 5_000)]
-    pub db_writes_per_s: u32,
+    /// Writes per second of the modelled production database; "none" for no model: then the
+    /// database of --sink is the limit
+    #[arg(long, value_name = "RATE", default_value = "5000", value_parser = writes_per_s)]
+    pub db_writes_per_s: WritesPerS,
 
-    /// How long one write takes in the modelled production database
-    #[arg(long, default_value = "100ms", value_parser = duration)]
-    pub db_latency: Duration,
+    /// How long one write takes in the modelled production database [default: 100ms]
+    #[arg(long, value_parser = duration)]
+    pub db_latency: Option<Duration>,
 
-    /// The SQLite file for the rows [default: a temporary one]
-    #[arg(long, value_name = "FILE")]
-    pub db: Option<PathBuf>,
+    /// The database for the rows: sqlite:FILE, or postgres://USER:PASSWORD@HOST:PORT/DATABASE
+    /// (without TLS; tables in a schema `flash_sale`) [default: a temporary SQLite file]
+    #[arg(long, value_name = "DATABASE", value_parser = Place::parse)]
+    pub sink: Option<Place>,
 
-    /// Go on with the sale in --db after this tool or the broker was killed
+    /// Go on with the sale in --sink after this tool or the broker was killed
     #[arg(long)]
     pub resume: bool,
 
@@ -103,9 +137,19 @@ pub struct FlashSale {
     #[arg(long)]
     pub direct: bool,
 
+    /// Search for the highest rate at which 99 % of the orders are acknowledged within this time
+    /// of their intended send time, by sales of 5 s (or --window) without a modelled database
+    #[arg(long, value_name = "P99", num_args = 0..=1, default_missing_value = "50ms",
+        value_parser = duration)]
+    pub find_limit: Option<Duration>,
+
     /// Write everything that was measured to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Draw the sale on a page for a browser
+    #[arg(long, value_name = "FILE.html")]
+    pub report: Option<PathBuf>,
 
     /// A setting of the broker inside the process, under Kafka's name
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
@@ -118,7 +162,69 @@ pub struct FlashSale {
     /// What drives the load's sockets
     #[arg(long, value_enum, default_value_t = ClientIo::Auto)]
     pub client_io: ClientIo,
+
+    /// What goes wrong.
+    #[command(flatten)]
+    pub incidents: IncidentArgs,
 }
+
+/// What goes wrong in a sale; times are counted from its start.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "What goes wrong (times from the start of the sale)")]
+pub struct IncidentArgs {
+    /// Kill the broker and start it again: no order may be lost or doubled
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub kill_broker_at: Option<Duration>,
+
+    /// A member of the group dies without leaving it; others take its partitions over
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub kill_consumer_at: Option<Duration>,
+
+    /// Another member joins the group
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub rebalance_at: Option<Duration>,
+
+    /// The modelled database has only this share of its rate, for instance 50%@20s..40s
+    #[arg(long, value_name = "SHARE@FROM..TO", value_parser = incidents::slow)]
+    pub db_slow: Option<Factor>,
+
+    /// The database does nothing for a time, for instance 10s@30s; writes are tried again
+    #[arg(long, value_name = "TIME@FROM", value_parser = incidents::down)]
+    pub db_down: Option<Span>,
+
+    /// Orders come many times faster, for instance 10x@5s (for a second) or 10x@5s..8s; their
+    /// number stays the same
+    #[arg(long, value_name = "FACTORx@FROM", value_parser = incidents::burst)]
+    pub burst: Option<Factor>,
+
+    /// Share of the orders that the handler refuses, for instance 1%: they are tried four times
+    /// and go to the dead letter topic, which is TOPIC-dlt
+    #[arg(long, value_name = "SHARE", value_parser = incidents::share)]
+    pub poison: Option<f64>,
+
+    /// Share of the orders that one user places, for instance 30%
+    #[arg(long, value_name = "SHARE", value_parser = incidents::share)]
+    pub hot_key: Option<f64>,
+}
+
+impl From<IncidentArgs> for Incidents {
+    fn from(args: IncidentArgs) -> Self {
+        Self {
+            kill_broker_at: args.kill_broker_at,
+            kill_consumer_at: args.kill_consumer_at,
+            rebalance_at: args.rebalance_at,
+            db_slow: args.db_slow,
+            db_down: args.db_down,
+            burst: args.burst,
+            poison: args.poison.unwrap_or(0.0),
+            hot_key: args.hot_key.unwrap_or(0.0),
+        }
+    }
+}
+
+/// The rate of the modelled database; `None` if there is no model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WritesPerS(pub Option<u32>);
 
 /// The arguments of `loadgen flash-sale ...`, the name of the program left out.
 ///
@@ -131,9 +237,7 @@ pub fn parse<A: Into<OsString> + Clone>(
     let cli = Cli::try_parse_from([OsString::from("loadgen")].into_iter().chain(args))?;
     match cli.command {
         Command::FlashSale(args) => Ok(*args),
-        Command::Soak(_) | Command::Bench(_) => {
-            Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand))
-        }
+        _ => Err(clap::Error::new(clap::error::ErrorKind::InvalidSubcommand)),
     }
 }
 
@@ -152,6 +256,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(refused()),
     };
     Duration::try_from_secs_f64(number * factor).map_err(|_| refused())
+}
+
+/// "5000" or "none".
+fn writes_per_s(text: &str) -> Result<WritesPerS, String> {
+    if text == "none" {
+        return Ok(WritesPerS(None));
+    }
+    let rate = text.parse().map(Some).map(WritesPerS);
+    rate.map_err(|_| format!("`{text}` is no rate: write for instance 5000, or none"))
 }
 
 /// "name=value".
@@ -190,6 +303,13 @@ mod tests {
         ] {
             assert!(duration(wrong).unwrap_err().contains("60s"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_or_none() {
+        assert_eq!(writes_per_s("5000"), Ok(WritesPerS(Some(5_000))));
+        assert_eq!(writes_per_s("none"), Ok(WritesPerS(None)));
+        assert!(writes_per_s("fast").unwrap_err().contains("none"));
     }
 
     #[test]

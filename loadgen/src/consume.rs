@@ -1,7 +1,8 @@
 //! The consuming side: one task per group member. It brings records into the lanes of its
-//! partitions, pauses those that are full, resumes them below the low watermark, and lets the
-//! group's committed offsets follow what is permanent in the database. Heartbeats are the feed's
-//! affair and go on while partitions are paused.
+//! partitions, pauses those that are full, resumes them below the low watermark, and commits the
+//! group's offsets as [`Delivery`] says: before the orders are written, or behind what is permanent
+//! in the database. A partition continues where the database says with exactly-once, else where the
+//! group has committed. Heartbeats are the feed's affair and go on while partitions are paused.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,17 +10,21 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::dead_letter::Letter;
 use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::lane::Received;
-use crate::orders::Order;
+use crate::orders::{Order, POISON_ITEM};
 use crate::ports::{Feed, FeedEvent, Record};
+use crate::promise::{COMMIT_INTERVAL, Delivery};
 use crate::sink::Sink;
 
-/// How often the group's offsets follow the database's.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a member that gives a partition up looks whether its rows are permanent.
+const LOOK: Duration = Duration::from_millis(5);
+/// And for how long.
+const PERMANENT_WITHIN: Duration = Duration::from_secs(5);
 /// A broker that does not let the group go is not waited for any longer.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -77,6 +82,10 @@ pub struct Group<S> {
     pub owners: Rc<Owners>,
     /// Rung when a paused lane has room again.
     pub room: Rc<Notify>,
+    /// When offsets are committed.
+    pub delivery: Delivery,
+    /// Orders of [`POISON_ITEM`] are refused.
+    pub refuses: bool,
 }
 
 impl<S> Clone for Group<S> {
@@ -85,6 +94,8 @@ impl<S> Clone for Group<S> {
             engine: Rc::clone(&self.engine),
             owners: Rc::clone(&self.owners),
             room: Rc::clone(&self.room),
+            delivery: self.delivery,
+            refuses: self.refuses,
         }
     }
 }
@@ -100,7 +111,8 @@ impl Over {
     }
 }
 
-/// Works as member number `member` until the sale is over, then leaves the group.
+/// Works as member number `member` until the sale is over, then leaves the group; or until `dies`
+/// resolves, then does nothing any more, not even leave.
 ///
 /// # Errors
 /// If the group or the database fails, or the topic holds something that is no order.
@@ -109,13 +121,19 @@ pub async fn consume<F: Feed, S: Sink>(
     mut feed: F,
     group: Group<S>,
     mut over: Over,
+    dies: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let mut commits = interval(COMMIT_INTERVAL);
     commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut committed = BTreeMap::new();
+    tokio::pin!(dies);
     loop {
         tokio::select! {
-            event = feed.next() => group.handle(member, &mut feed, event?)?,
+            event = feed.next() => group.handle(member, &mut feed, event?).await?,
+            () = &mut dies => {
+                group.died(member);
+                return Ok(());
+            }
             () = group.room.notified() => group.resume(member, &mut feed),
             _ = commits.tick() => group.commit(member, &mut feed, &mut committed).await,
             () = over.wait() => break,
@@ -131,7 +149,7 @@ pub async fn consume<F: Feed, S: Sink>(
 }
 
 impl<S: Sink> Group<S> {
-    fn handle<F: Feed>(
+    async fn handle<F: Feed>(
         &self,
         member: usize,
         feed: &mut F,
@@ -139,38 +157,92 @@ impl<S: Sink> Group<S> {
     ) -> Result<(), Failure> {
         match event {
             FeedEvent::Records { partition, records } => {
-                self.accept(member, feed, partition, records)?;
+                self.accept(member, feed, partition, records).await?;
             }
-            FeedEvent::Assigned(partitions) => {
-                let mut engine = self.engine.borrow_mut();
-                engine.rebalanced();
-                for partition in partitions {
-                    self.owners
-                        .partitions
-                        .borrow_mut()
-                        .insert(partition, member);
-                    engine.lane(partition).revoke();
-                    feed.seek(partition, engine.lane(partition).next_offset());
-                }
-                self.owners.changed.notify_waiters();
-            }
-            FeedEvent::Revoked(partitions) => {
-                let mut engine = self.engine.borrow_mut();
-                engine.rebalanced();
-                for partition in partitions {
-                    let mut owners = self.owners.partitions.borrow_mut();
-                    // A partition may have its next owner already.
-                    if owners.get(&partition) == Some(&member) {
-                        owners.remove(&partition);
-                        engine.lane(partition).revoke();
-                    }
-                }
-            }
+            FeedEvent::Assigned(partitions) => self.assigned(member, feed, partitions),
+            FeedEvent::Revoked(partitions) => self.revoked(member, feed, partitions).await,
         }
         Ok(())
     }
 
-    fn accept<F: Feed>(
+    fn assigned<F: Feed>(&self, member: usize, feed: &mut F, partitions: Vec<i32>) {
+        let mut engine = self.engine.borrow_mut();
+        if !partitions.is_empty() {
+            engine.rebalanced();
+        }
+        for partition in partitions {
+            self.owners
+                .partitions
+                .borrow_mut()
+                .insert(partition, member);
+            match self.delivery {
+                Delivery::ExactlyOnce => {
+                    engine.revoke(partition);
+                    feed.seek(partition, engine.lane(partition).next_offset());
+                }
+                Delivery::AtLeastOnce => {
+                    engine.revoke(partition);
+                    engine.lane(partition).begin_again();
+                }
+                // What the last owner received is written by now, or lost.
+                Delivery::AtMostOnce => {}
+            }
+            // The lane may have asked the last owner for a pause.
+            if engine.lane(partition).is_paused() {
+                feed.pause(partition);
+            }
+        }
+        self.owners.changed.notify_waiters();
+    }
+
+    /// Partitions are handed over: nothing of them may be lost or doubled.
+    async fn revoked<F: Feed>(&self, member: usize, feed: &mut F, partitions: Vec<i32>) {
+        // A partition may have its next owner already.
+        let owned = self.owners.owned_by(member);
+        let given_up: Vec<i32> = partitions
+            .into_iter()
+            .filter(|p| owned.contains(p))
+            .collect();
+        if !given_up.is_empty() {
+            self.engine.borrow_mut().rebalanced();
+        }
+        // With at-most-once, what was received is written: nobody reads it again.
+        if self.delivery != Delivery::AtMostOnce {
+            for partition in &given_up {
+                self.engine.borrow_mut().revoke(*partition);
+            }
+        }
+        if self.delivery == Delivery::AtLeastOnce {
+            let _ = timeout(PERMANENT_WITHIN, self.permanent(&given_up)).await;
+            self.commit_done(feed, &given_up, &mut BTreeMap::new())
+                .await;
+        }
+        let mut owners = self.owners.partitions.borrow_mut();
+        owners.retain(|partition, owner| *owner != member || !given_up.contains(partition));
+    }
+
+    /// Waits until all that was handed out of these partitions is permanent.
+    async fn permanent(&self, partitions: &[i32]) {
+        let is_held = |partition: &i32| self.engine.borrow_mut().lane(*partition).held() > 0;
+        while partitions.iter().any(is_held) {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// The member is dead: what it had received and not handed out is gone with it.
+    fn died(&self, member: usize) {
+        let mut engine = self.engine.borrow_mut();
+        engine.note("a consumer is killed");
+        for partition in self.owners.owned_by(member) {
+            self.owners.partitions.borrow_mut().remove(&partition);
+            match self.delivery {
+                Delivery::AtMostOnce => engine.lose(partition),
+                Delivery::AtLeastOnce | Delivery::ExactlyOnce => engine.revoke(partition),
+            }
+        }
+    }
+
+    async fn accept<F: Feed>(
         &self,
         member: usize,
         feed: &mut F,
@@ -181,7 +253,17 @@ impl<S: Sink> Group<S> {
         if self.owners.partitions.borrow().get(&partition) != Some(&member) {
             return Ok(());
         }
-        let orders = records.iter().map(|record| read(partition, record));
+        if self.delivery == Delivery::AtMostOnce
+            && let (Some(first), Some(last)) = (records.first(), records.last())
+            && let Err(reason) = feed.commit(&[(partition, last.offset + 1)]).await
+        {
+            tracing::warn!(%reason, "the group's offsets were not committed");
+            feed.seek(partition, first.offset);
+            return Ok(());
+        }
+        let orders = records
+            .into_iter()
+            .map(|record| read(partition, record, self.refuses));
         let mut engine = self.engine.borrow_mut();
         engine.accept(partition, orders.collect::<Result<_, _>>()?)?;
         if engine.take_pause(partition) {
@@ -204,8 +286,22 @@ impl<S: Sink> Group<S> {
         feed: &mut F,
         committed: &mut BTreeMap<i32, i64>,
     ) {
+        // With at-most-once they are committed already.
+        if self.delivery != Delivery::AtMostOnce {
+            self.commit_done(feed, &self.owners.owned_by(member), committed)
+                .await;
+        }
+    }
+
+    /// Commits what is permanent of these partitions, unless it is in `committed` already.
+    async fn commit_done<F: Feed>(
+        &self,
+        feed: &mut F,
+        partitions: &[i32],
+        committed: &mut BTreeMap<i32, i64>,
+    ) {
         let mut offsets = Vec::new();
-        for partition in self.owners.owned_by(member) {
+        for &partition in partitions {
             let done = self.engine.borrow_mut().lane(partition).done_offset();
             if committed.get(&partition).copied().unwrap_or(0) < done {
                 offsets.push((partition, done));
@@ -221,11 +317,21 @@ impl<S: Sink> Group<S> {
     }
 }
 
-fn read(partition: i32, record: &Record) -> Result<Received, Failure> {
+fn read(partition: i32, record: Record, refuses: bool) -> Result<Received, Failure> {
     let order: Option<Order> = serde_json::from_slice(&record.value).ok();
     match order.filter(|order| order.user_id.as_bytes() == record.key) {
         Some(order) => Ok(Received {
             offset: record.offset,
+            letter: (refuses && order.item == POISON_ITEM).then(|| {
+                Box::new(Letter {
+                    partition,
+                    offset: record.offset,
+                    key: record.key,
+                    value: record.value,
+                    reason: format!("no handler for the item \"{POISON_ITEM}\""),
+                    attempts: 0,
+                })
+            }),
             order,
         }),
         None => Err(Failure::Broker(format!(

@@ -163,7 +163,7 @@ impl<S: Sink> Shop<S> {
             rows.push(Row {
                 partition: 0,
                 offset,
-                order,
+                order: Some(order),
                 started_ns: self.clock.unix_ns(write.started),
                 finished_ns: self.clock.unix_ns(write.finished),
             });
@@ -208,19 +208,21 @@ mod tests {
     use super::*;
     use crate::lane::Limits;
     use crate::sale::memory::InlineSink;
-    use std::path::Path;
 
     fn sell(orders: u64) -> DirectEnded {
         let limits = Limits {
             workers: 50,
+            by_key: true,
             pause_at: 900,
             resume_below: 800,
         };
         let shape = Shape {
             partitions: 10,
             lane: limits,
-            db_writes_per_s: 5_000,
+            db_writes_per_s: Some(5_000),
             db_latency: Duration::from_millis(100),
+            seen_max: None,
+            incidents: crate::incidents::Incidents::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -228,7 +230,7 @@ mod tests {
             .build()
             .unwrap();
         let orders = Orders::new(1, orders, Duration::from_secs(6), 10);
-        let store = Store::open(Path::new(":memory:")).unwrap();
+        let store = Store::memory();
         let sink = InlineSink::new(store, Box::new(|_| {}));
         let never = std::future::pending();
         runtime

@@ -9,30 +9,47 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 use crate::clock::Clock;
+use crate::dead_letter::Letter;
 use crate::failure::Failure;
-use crate::governor::Governor;
-use crate::lane::{Lane, Limits, Received, Seq};
+use crate::governor::{Governor, Write};
+use crate::incidents::Incidents;
+use crate::lane::{Finished, Lane, Limits, Received, Seq};
+use crate::retry::{ATTEMPTS_MAX, backoff};
+use crate::seen::Seen;
 use crate::sink::Sink;
 use crate::store::Row;
 
 /// The largest latency told apart from others: ten minutes, in microseconds.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
+/// What is noted of an assignment that changes.
+const REBALANCE: &str = "rebalance";
+
 /// An empty histogram of microseconds with three significant digits.
 pub fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are in order")
 }
 
-/// The write of an order: its lane and its number there.
-type Ticket = (usize, Seq);
+/// An attempt to write an order.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ticket {
+    lane: usize,
+    seq: Seq,
+    /// Counted from 1.
+    attempt: u32,
+}
 
-/// How many orders have come how far. Every figure only grows.
+/// How many orders have come how far. Every figure only grows, but that orders which come again
+/// are not taken up any more.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// Handed to the producer.
     pub sent: u64,
+    /// How many of them can never be applied.
+    pub poison: u64,
     /// Acknowledged by the broker.
     pub acked: u64,
     /// Given up by the producer.
@@ -41,8 +58,20 @@ pub struct Counts {
     pub received: u64,
     /// Taken up by the database: the write has its slot.
     pub taken: u64,
-    /// Permanent in the real database.
+    /// Permanent in the real database: rows, and offsets without one.
     pub written: u64,
+    /// Turned away as known already, by the database or the window of seen ids.
+    pub turned_away: u64,
+    /// Delivered a second time.
+    pub redelivered: u64,
+    /// Forgotten by a member that died after it had committed their offsets.
+    pub forgotten: u64,
+    /// Writes that failed and were tried again.
+    pub retries: u64,
+    /// In the dead letter topic.
+    pub buried: u64,
+    /// Sent back from there into the topic of the sale.
+    pub replayed: u64,
     /// Times a partition was paused.
     pub pauses: u64,
     /// Assignments that changed after the start of the sale.
@@ -60,6 +89,15 @@ pub struct Peak {
     pub at: Duration,
 }
 
+/// Something that happened in a sale.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Event {
+    /// Seconds after the start.
+    pub at_s: f64,
+    /// What.
+    pub what: String,
+}
+
 /// Counts of one partition.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
@@ -74,10 +112,14 @@ pub struct Shape {
     pub partitions: usize,
     /// Limits of each lane.
     pub lane: Limits,
-    /// The database's slots per second.
-    pub db_writes_per_s: u32,
+    /// The modelled database's slots per second; `None` if the real one is the limit.
+    pub db_writes_per_s: Option<u32>,
     /// The length of a write.
     pub db_latency: Duration,
+    /// Ids of orders that are remembered to notice those that come again.
+    pub seen_max: Option<usize>,
+    /// What goes wrong.
+    pub incidents: Incidents,
 }
 
 /// The state of the sale.
@@ -92,6 +134,14 @@ pub struct Engine<S> {
     flows: Vec<Flow>,
     workers: usize,
     governor: Governor<Ticket>,
+    is_modelled: bool,
+    incidents: Incidents,
+    /// Writes to be tried again, by the time for it; the number tells those of one time apart.
+    retries: BTreeMap<(Duration, u64), Ticket>,
+    /// Orders that were given up and are not in the dead letter topic yet.
+    letters: Vec<(Ticket, Letter)>,
+    seen: Option<Seen>,
+    events: Vec<Event>,
     sink: S,
     counts: Counts,
     peak: Peak,
@@ -120,6 +170,12 @@ impl<S: Sink> Engine<S> {
             flows: vec![Flow::default(); shape.partitions],
             workers: shape.lane.workers,
             governor: Governor::new(shape.db_writes_per_s, shape.db_latency, concurrent_max),
+            is_modelled: shape.db_writes_per_s.is_some(),
+            incidents: shape.incidents.clone(),
+            retries: BTreeMap::new(),
+            letters: Vec::new(),
+            seen: shape.seen_max.map(Seen::new),
+            events: Vec::new(),
             sink,
             counts: Counts::default(),
             peak: Peak::default(),
@@ -158,8 +214,9 @@ impl<S: Sink> Engine<S> {
     }
 
     /// An order was handed to the producer.
-    pub fn sent(&mut self) {
+    pub fn sent(&mut self, is_poison: bool) {
         self.counts.sent += 1;
+        self.counts.poison += u64::from(is_poison);
     }
 
     /// An order was acknowledged that should have been sent at `due`, counted from the start.
@@ -182,7 +239,28 @@ impl<S: Sink> Engine<S> {
     pub fn rebalanced(&mut self) {
         if self.started.is_some() {
             self.counts.rebalances += 1;
+            let now_s = self.sale_time().as_secs_f64();
+            let noted = self.events.last();
+            // A rebalance is news to several members.
+            if noted.is_none_or(|event| event.what != REBALANCE || now_s - event.at_s > 1.0) {
+                self.note(REBALANCE);
+            }
         }
+    }
+
+    /// Something happens now.
+    pub fn note(&mut self, what: &str) {
+        self.events.push(Event {
+            at_s: self.sale_time().as_secs_f64(),
+            what: what.to_owned(),
+        });
+    }
+
+    /// So many records of the log are no orders of their own: dead letters that were sent back.
+    pub fn replayed(&mut self, records: u64) {
+        self.counts.replayed += records;
+        self.counts.sent -= records;
+        self.counts.acked -= records;
     }
 
     /// Every order was sent, and acknowledged or given up.
@@ -192,7 +270,11 @@ impl<S: Sink> Engine<S> {
 
     /// Whether nothing is left to do, as far as the counts can tell.
     pub fn is_drained(&self) -> bool {
-        !self.sending && self.counts.written >= self.counts.acked && self.buffer() == 0
+        let is_reached = |(lane, flow): (&Lane, &Flow)| {
+            u64::try_from(lane.reached()).is_ok_and(|reached| reached >= flow.acked)
+        };
+        let mut lanes = self.lanes.iter().zip(&self.flows);
+        !self.sending && self.buffer() == 0 && lanes.all(is_reached)
     }
 
     /// Whether a paused partition has room again.
@@ -211,7 +293,9 @@ impl<S: Sink> Engine<S> {
         let now = self.clock.now();
         let lane = usize::try_from(partition).expect("the broker knows no other partitions");
         self.counts.received += orders.len() as u64;
-        self.lanes[lane].accept(now, orders);
+        let again = self.lanes[lane].accept(now, orders);
+        self.counts.redelivered += again;
+        self.return_to_backlog(lane, again);
         self.counts.buffer_max = self.counts.buffer_max.max(self.buffer());
         self.take_up(lane, now);
         Ok(())
@@ -220,6 +304,18 @@ impl<S: Sink> Engine<S> {
     /// The partition's state: its pauses and where it continues.
     pub fn lane(&mut self, partition: i32) -> &mut Lane {
         &mut self.lanes[usize::try_from(partition).expect("partitions count from 0")]
+    }
+
+    /// The partition was taken from its owner; the next one reads again what is not handed out.
+    pub fn revoke(&mut self, partition: i32) {
+        let taken = self.lane(partition).revoke();
+        self.return_to_backlog(usize::try_from(partition).expect("it has a lane"), taken);
+    }
+
+    /// The partition's owner died after it had committed all it received.
+    pub fn lose(&mut self, partition: i32) {
+        self.counts.forgotten += self.lane(partition).lose();
+        self.lane(partition).revoke();
     }
 
     /// Whether the partition must be paused now; says so once.
@@ -236,12 +332,22 @@ impl<S: Sink> Engine<S> {
     /// If the database has failed.
     pub fn advance(&mut self) -> Result<(), Failure> {
         let now = self.clock.now();
+        let pace = self
+            .incidents
+            .db_slow
+            .filter(|slow| slow.span.contains(self.sale_time()));
+        self.governor.set_pace(pace.map_or(1.0, |slow| slow.factor));
+        while let Some(again) = self
+            .retries
+            .first_entry()
+            .filter(|entry| entry.key().0 <= now)
+        {
+            let ((due, _), ticket) = again.remove_entry();
+            self.governor.begin(due, now, ticket);
+        }
         let mut touched = false;
         while let Some(write) = self.governor.finish(now) {
-            let (lane, seq) = write.item;
-            self.lanes[lane].finish(seq, write.started, write.finished);
-            self.take_up(lane, now);
-            touched = true;
+            touched |= self.ended(&write, now);
         }
         if touched {
             self.hand_out()?;
@@ -251,6 +357,7 @@ impl<S: Sink> Engine<S> {
                 self.lane(partition).committed(rows);
                 self.counts.written += rows as u64;
             }
+            self.counts.turned_away += commit.turned_away;
             self.written_last_at = self.sale_time();
         }
         let has_backlog = |flow: &Flow| flow.acked >= flow.taken + self.workers as u64;
@@ -261,14 +368,31 @@ impl<S: Sink> Engine<S> {
         Ok(())
     }
 
-    /// When [`Engine::advance`] has something to do, at the latest.
-    pub fn next_finish(&self) -> Option<Duration> {
-        self.governor.next_finish()
+    /// The orders that were given up since this was last asked.
+    pub fn take_letters(&mut self) -> Vec<(Ticket, Letter)> {
+        std::mem::take(&mut self.letters)
     }
 
-    /// Orders acknowledged and not yet taken up by the database.
+    /// The order is in the dead letter topic.
+    ///
+    /// # Errors
+    /// If the database has failed.
+    pub fn buried(&mut self, ticket: Ticket) -> Result<(), Failure> {
+        let now = self.clock.now();
+        self.counts.buried += 1;
+        self.lanes[ticket.lane].finish(ticket.seq, now, now);
+        self.take_up(ticket.lane, now);
+        self.hand_out()
+    }
+
+    /// Orders acknowledged and not yet taken up by the database: a modelled one takes an order up
+    /// with its slot, a real one has it when it is permanent.
     pub fn backlog(&self) -> u64 {
-        self.counts.acked.saturating_sub(self.counts.taken)
+        let taken = match self.is_modelled {
+            true => self.counts.taken,
+            false => self.counts.written,
+        };
+        self.counts.acked.saturating_sub(taken)
     }
 
     /// Orders the group holds, up to the commit of their rows.
@@ -307,6 +431,8 @@ impl<S: Sink> Engine<S> {
             peak: self.peak,
             drained_at: self.written_last_at,
             busy_ns,
+            started_ns: self.clock.unix_ns(self.started.unwrap_or_default()),
+            events: self.events,
             acks: self.acks,
         };
         Ok((outcome, self.sink.close()?))
@@ -318,10 +444,55 @@ impl<S: Sink> Engine<S> {
 
     fn take_up(&mut self, lane: usize, now: Duration) {
         while let Some((seq, ready)) = self.lanes[lane].take() {
-            self.governor.begin(ready, now, (lane, seq));
+            let attempt = 1;
+            self.governor
+                .begin(ready, now, Ticket { lane, seq, attempt });
             self.counts.taken += 1;
             self.flows[lane].taken += 1;
         }
+    }
+
+    /// Orders that had been taken up are to be taken up again.
+    fn return_to_backlog(&mut self, lane: usize, orders: u64) {
+        self.counts.taken = self.counts.taken.saturating_sub(orders);
+        self.flows[lane].taken = self.flows[lane].taken.saturating_sub(orders);
+    }
+
+    /// An attempt has ended: in a finished order, whose worker is free then, or in another attempt,
+    /// or in vain. A worker keeps its order until that is decided.
+    fn ended(&mut self, write: &Write<Ticket>, now: Duration) -> bool {
+        let Ticket { lane, seq, attempt } = write.item;
+        let at = write
+            .finished
+            .saturating_sub(self.started.unwrap_or_default());
+        let is_down = self.incidents.db_down.is_some_and(|down| down.contains(at));
+        let letter = self.lanes[lane].letter(seq);
+        if self.lanes[lane].holds(seq) && (is_down || letter.is_some()) {
+            match letter {
+                Some(letter) if !is_down && attempt >= ATTEMPTS_MAX => {
+                    let attempts = attempt;
+                    let letter = Letter {
+                        attempts,
+                        ..letter.clone()
+                    };
+                    self.letters.push((write.item, letter));
+                }
+                _ => {
+                    self.counts.retries += 1;
+                    let number = self.counts.retries;
+                    let ticket = Ticket {
+                        attempt: attempt + 1,
+                        ..write.item
+                    };
+                    self.retries
+                        .insert((write.finished + backoff(attempt), number), ticket);
+                }
+            }
+            return false;
+        }
+        self.lanes[lane].finish(seq, write.started, write.finished);
+        self.take_up(lane, now);
+        true
     }
 
     fn hand_out(&mut self) -> Result<(), Failure> {
@@ -329,13 +500,28 @@ impl<S: Sink> Engine<S> {
         let mut finished = Vec::new();
         for (partition, lane) in self.lanes.iter_mut().enumerate() {
             lane.hand_out(&mut finished);
-            rows.extend(finished.drain(..).map(|finished| Row {
-                partition: i32::try_from(partition).expect("Kafka counts partitions in an int32"),
-                offset: finished.received.offset,
-                order: finished.received.order,
-                started_ns: self.clock.unix_ns(finished.started),
-                finished_ns: self.clock.unix_ns(finished.finished),
-            }));
+            let partition = i32::try_from(partition).expect("Kafka counts partitions in an int32");
+            for finished in finished.drain(..) {
+                let (started_ns, finished_ns) = (
+                    self.clock.unix_ns(finished.started),
+                    self.clock.unix_ns(finished.finished),
+                );
+                let Finished { received, .. } = finished;
+                let mut order = Some(received.order).filter(|_| received.letter.is_none());
+                if let (Some(seen), Some(known)) = (&mut self.seen, &order)
+                    && !seen.is_new(known.order_id)
+                {
+                    self.counts.turned_away += 1;
+                    order = None;
+                }
+                rows.push(Row {
+                    partition,
+                    offset: received.offset,
+                    order,
+                    started_ns,
+                    finished_ns,
+                });
+            }
         }
         if rows.is_empty() {
             Ok(())
@@ -366,6 +552,10 @@ pub struct Outcome {
     pub drained_at: Duration,
     /// From when to when every partition had a backlog, in nanoseconds since 1970.
     pub busy_ns: Option<(i64, i64)>,
+    /// The start of the sale, in nanoseconds since 1970.
+    pub started_ns: i64,
+    /// What happened.
+    pub events: Vec<Event>,
     /// Latencies of the acknowledgements from the intended send time, in microseconds.
     pub acks: Histogram<u64>,
 }

@@ -24,6 +24,9 @@ pub struct Write<T> {
 /// The database's capacity and the writes it has under way.
 #[derive(Debug)]
 pub struct Governor<T> {
+    /// Between two slots at the full rate.
+    spacing_full: Duration,
+    /// Between two slots now.
     spacing: Duration,
     latency: Duration,
     concurrent_max: usize,
@@ -32,18 +35,25 @@ pub struct Governor<T> {
 }
 
 impl<T> Governor<T> {
-    /// A database that starts `writes_per_s` writes (at least 1), each `latency` long, and carries
-    /// `concurrent_max` at once.
-    pub fn new(writes_per_s: u32, latency: Duration, concurrent_max: usize) -> Self {
+    /// A database that starts `writes_per_s` writes (at least 1; `None` for as many as there are),
+    /// each `latency` long, and carries `concurrent_max` at once.
+    pub fn new(writes_per_s: Option<u32>, latency: Duration, concurrent_max: usize) -> Self {
         // Rounded up: a slot may come a fraction of a nanosecond late, never early.
-        let spacing = 1_000_000_000_u64.div_ceil(u64::from(writes_per_s.max(1)));
+        let spacing = writes_per_s.map_or(0, |rate| 1_000_000_000_u64.div_ceil(rate.max(1).into()));
+        let spacing = Duration::from_nanos(spacing);
         Self {
-            spacing: Duration::from_nanos(spacing),
+            spacing_full: spacing,
+            spacing,
             latency,
             concurrent_max,
             slot_next: Duration::ZERO,
             under_way: VecDeque::new(),
         }
+    }
+
+    /// From now on the database has this share of its rate, above 0.
+    pub fn set_pace(&mut self, share: f64) {
+        self.spacing = self.spacing_full.div_f64(share);
     }
 
     /// Whether another write may be begun.
@@ -107,7 +117,7 @@ mod tests {
     /// Saturates the database with `workers` that each write again at once, looking at the clock
     /// at the given moments only. Returns the slots.
     fn saturate(workers: usize, ticks: impl Iterator<Item = Duration>) -> Vec<Duration> {
-        let mut governor = Governor::new(5_000, LATENCY, workers);
+        let mut governor = Governor::new(Some(5_000), LATENCY, workers);
         let mut slots = Vec::new();
         for now in ticks {
             while let Some(write) = governor.finish(now) {
@@ -158,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_write_ends_its_latency_after_its_slot_and_not_before() {
-        let mut governor = Governor::new(5_000, LATENCY, 2);
+        let mut governor = Governor::new(Some(5_000), LATENCY, 2);
         assert_eq!(governor.begin(ms(7), ms(7), 'a'), ms(7));
         assert_eq!(
             governor.begin(ms(7), ms(7), 'b'),
@@ -174,15 +184,31 @@ mod tests {
     }
 
     #[test]
+    fn a_slower_pace_spaces_the_slots_and_ends_with_it() {
+        let mut governor = Governor::new(Some(5_000), LATENCY, 9);
+        let mut slot = || governor.begin(ms(0), ms(0), ());
+        assert_eq!(slot(), ms(0));
+        assert_eq!(slot(), Duration::from_micros(200));
+        governor.set_pace(0.5);
+        governor.begin(ms(0), ms(0), ());
+        governor.set_pace(1.0);
+        assert_eq!(governor.begin(ms(0), ms(0), ()), Duration::from_micros(800));
+        assert_eq!(
+            governor.begin(ms(0), ms(0), ()),
+            Duration::from_micros(1_000)
+        );
+    }
+
+    #[test]
     fn a_slot_in_the_past_still_ends_in_the_present() {
-        let mut governor = Governor::new(5_000, LATENCY, 2);
+        let mut governor = Governor::new(Some(5_000), LATENCY, 2);
         assert_eq!(governor.begin(ms(10), ms(500), ()), ms(400));
     }
 
     #[test]
     #[should_panic(expected = "carries 1 writes at once")]
     fn a_write_beyond_the_connections_is_a_bug() {
-        let mut governor = Governor::new(10, LATENCY, 1);
+        let mut governor = Governor::new(Some(10), LATENCY, 1);
         governor.begin(ms(0), ms(0), ());
         governor.begin(ms(0), ms(0), ());
     }

@@ -1,12 +1,15 @@
 //! The report for machines: one JSON document with everything that was measured.
 
 use std::path::Path;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::limit::Search;
 use crate::run::Measured;
+use crate::settings::Settings;
 use crate::verdict::{Verdict, busy_rate, fastest_rate};
 
 /// Makes sure that the document can be written, before a sale is run for it.
@@ -27,12 +30,40 @@ pub fn write(path: &Path, measured: &Measured, verdict: Option<&Verdict>) -> Res
     write_value(path, &document(measured, verdict))
 }
 
+/// Writes what a search for the highest rate has found to `path`.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_search(
+    path: &Path,
+    search: &Search,
+    p99_max: Duration,
+    settings: &Settings,
+) -> Result<(), Failure> {
+    let document = json!({
+        "scenario": "find-limit",
+        "version": env!("CARGO_PKG_VERSION"),
+        "ack_p99_us_max": p99_max.as_micros(),
+        "limit": search.limit(),
+        "trials": search.trials,
+        "settings": settings,
+    });
+    write_value(path, &document)
+}
+
 /// Writes any document to `path`.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub(crate) fn write_value(path: &Path, document: &Value) -> Result<(), Failure> {
-    let text = format!("{document}\n");
+    write_text(path, &format!("{document}\n"))
+}
+
+/// Writes any report to `path`.
+///
+/// # Errors
+/// If the file cannot be written.
+pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
     std::fs::write(path, text).map_err(|error| unwritable(path, &error))
 }
 
@@ -70,6 +101,13 @@ fn document(measured: &Measured, verdict: Option<&Verdict>) -> Value {
             "pauses": counts.pauses,
             "rebalances": counts.rebalances,
             "buffer_max": counts.buffer_max,
+            "poison": counts.poison,
+            "buried": counts.buried,
+            "retries": counts.retries,
+            "redelivered": counts.redelivered,
+            "turned_away": counts.turned_away,
+            "forgotten": counts.forgotten,
+            "replayed": counts.replayed,
         },
         "database": {
             "rows": audit.rows,
@@ -79,6 +117,9 @@ fn document(measured: &Measured, verdict: Option<&Verdict>) -> Value {
             "busy_writes_per_s": busy_rate(facts),
             "fastest_second_writes_per_s": fastest_rate(facts),
         },
+        "dead_letters": facts.dead_letters,
+        "events": outcome.events,
+        "course": measured.settings.load().course().points,
         "peak": { "backlog": outcome.peak.backlog, "at_s": outcome.peak.at.as_secs_f64() },
         "drained_at_s": outcome.drained_at.as_secs_f64(),
         "ack_latency_us": histogram(&outcome.acks),

@@ -6,16 +6,12 @@ use std::time::Duration;
 
 use forebay::client::producer::ProducerRecord;
 use forebay::client::{
-    AutoOffsetReset, Client, ClientError, ClientOptions, Consumer, ConsumerError, ConsumerOptions,
-    Event, Node, Producer, ProducerOptions, Subscription, TopicPartition,
+    Assignor, AutoOffsetReset, Consumer, ConsumerError, ConsumerOptions, Event, Producer,
+    ProducerOptions, Subscription, TopicPartition,
 };
-use forebay::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
-use forebay::wire::messages::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
-use forebay::wire::messages::list_offsets::{
-    ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
-};
-use tokio::time::{Instant, sleep};
 
+use crate::cluster::Cluster;
+use crate::dead_letter::{self, Letter};
 use crate::failure::Failure;
 use crate::orders::Planned;
 use crate::ports::{Feed, FeedEvent, Publisher, Record};
@@ -33,15 +29,11 @@ const PARTITION_FETCH_BYTES_MAX: usize = 128 << 10;
 /// they ask more often than Kafka's default of 3 s.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// And a resumed sale waits less long for the members of the one that was killed.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// The special timestamp for the end of a log.
-const LATEST: i64 = -1;
-/// A new topic has leaders after this long, or never.
-const LEADERS_WITHIN: Duration = Duration::from_secs(30);
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connected cluster and the topic of the sale.
 pub struct Kafka {
-    client: Client<Transport>,
+    cluster: Cluster,
     topic: String,
 }
 
@@ -55,74 +47,24 @@ impl Kafka {
         bootstrap: &str,
         topic: &str,
     ) -> Result<Self, Failure> {
-        let options = ClientOptions {
-            client_id: "loadgen".to_owned(),
-            allow_auto_topic_creation: false,
-            ..ClientOptions::default()
-        };
-        let client = Client::connect(transport, bootstrap, options)
-            .await
-            .map_err(broker)?;
         Ok(Self {
-            client,
+            cluster: Cluster::connect(transport, bootstrap).await?,
             topic: topic.to_owned(),
         })
     }
 
-    /// Creates the topic and waits until all its partitions have leaders.
+    /// Creates the topic, and its dead letter topic if there may be letters, and waits until all
+    /// their partitions are served.
     ///
     /// # Errors
     /// If the cluster refuses, or no leaders come about.
-    pub async fn create_topic(&self, partitions: usize) -> Result<(), Failure> {
-        let topic = CreatableTopic {
-            name: self.topic.clone(),
-            num_partitions: i32::try_from(partitions).unwrap_or(i32::MAX),
-            replication_factor: -1,
-            ..CreatableTopic::default()
-        };
-        let request = CreateTopicsRequest {
-            topics: vec![topic],
-            ..Default::default()
-        };
-        let response = self
-            .client
-            .send(Node::Controller, request)
-            .await
-            .map_err(broker)?;
-        for topic in response.topics {
-            if topic.error_code.is_error() {
-                let message = topic.error_message.unwrap_or_default();
-                return Err(Failure::Broker(format!(
-                    "the broker does not create the topic {}: {} {message}",
-                    self.topic, topic.error_code
-                )));
-            }
-        }
-        let deadline = Instant::now() + LEADERS_WITHIN;
-        while !self.has_leaders(partitions).await? {
-            if Instant::now() > deadline {
-                return Err(Failure::Broker(format!(
-                    "the topic {} got no leaders within {LEADERS_WITHIN:?}",
-                    self.topic
-                )));
-            }
-            sleep(Duration::from_millis(50)).await;
+    pub async fn create_topics(&self, partitions: usize, letters: bool) -> Result<(), Failure> {
+        self.cluster.topic(&self.topic, partitions, &[]).await?;
+        if letters {
+            let topic = dead_letter::topic_of(&self.topic);
+            self.cluster.topic(&topic, partitions, &[]).await?;
         }
         Ok(())
-    }
-
-    async fn has_leaders(&self, partitions: usize) -> Result<bool, Failure> {
-        let topics = self
-            .client
-            .refresh_metadata(std::slice::from_ref(&self.topic))
-            .await;
-        Ok(topics.map_err(broker)?.first().is_some_and(|topic| {
-            topic.partitions.len() == partitions
-                && topic
-                    .partitions
-                    .iter()
-                    .all(|partition| partition.leader.is_some())
-        }))
     }
 
     /// Deletes the topic.
@@ -130,30 +72,7 @@ impl Kafka {
     /// # Errors
     /// If the cluster refuses.
     pub async fn delete_topic(&self) -> Result<(), Failure> {
-        let request = DeleteTopicsRequest {
-            topics: vec![DeleteTopicState {
-                name: Some(self.topic.clone()),
-                ..DeleteTopicState::default()
-            }],
-            topic_names: vec![self.topic.clone()],
-            timeout_ms: 10_000,
-        };
-        let response = self
-            .client
-            .send(Node::Controller, request)
-            .await
-            .map_err(broker)?;
-        match response
-            .responses
-            .iter()
-            .find(|topic| topic.error_code.is_error())
-        {
-            Some(refused) => Err(Failure::Broker(format!(
-                "the broker does not delete the topic {}: {}",
-                self.topic, refused.error_code
-            ))),
-            None => Ok(()),
-        }
+        self.cluster.delete(&self.topic).await
     }
 
     /// The end of each partition's log: in a topic that only this sale writes to, the orders it
@@ -162,59 +81,23 @@ impl Kafka {
     /// # Errors
     /// If the topic is gone or a partition has no leader.
     pub async fn logged(&self) -> Result<BTreeMap<i32, u64>, Failure> {
-        let topics = self
-            .client
-            .refresh_metadata(std::slice::from_ref(&self.topic))
-            .await;
-        let topics = topics.map_err(broker)?;
-        let partitions = topics.first().map_or(&[][..], |topic| &topic.partitions);
-        let mut logged = BTreeMap::new();
-        for partition in partitions {
-            let Some(leader) = partition.leader else {
-                return Err(self.unusable(partition.partition, "has no leader"));
-            };
-            let asked = ListOffsetsPartition {
-                partition_index: partition.partition,
-                timestamp: LATEST,
-                ..ListOffsetsPartition::default()
-            };
-            let topic = ListOffsetsTopic {
-                name: self.topic.clone(),
-                partitions: vec![asked],
-            };
-            let request = ListOffsetsRequest {
-                replica_id: -1,
-                topics: vec![topic],
-                ..Default::default()
-            };
-            let response = self
-                .client
-                .send(Node::Id(leader), request)
-                .await
-                .map_err(broker)?;
-            let answer = response
-                .topics
-                .iter()
-                .flat_map(|topic| &topic.partitions)
-                .next();
-            let offset = match answer {
-                Some(answer) if !answer.error_code.is_error() => answer.offset,
-                Some(answer) => {
-                    let why = format!("does not tell its end: {}", answer.error_code);
-                    return Err(self.unusable(partition.partition, &why));
-                }
-                None => return Err(self.unusable(partition.partition, "does not tell its end")),
-            };
-            logged.insert(partition.partition, u64::try_from(offset).unwrap_or(0));
-        }
-        Ok(logged)
+        let partitions = self.cluster.existing(&self.topic).await?.partitions;
+        let ends = partitions
+            .iter()
+            .map(|each| (each.index, u64::try_from(each.end).unwrap_or(0)));
+        Ok(ends.collect())
     }
 
-    fn unusable(&self, partition: i32, why: &str) -> Failure {
-        Failure::Broker(format!(
-            "partition {partition} of the topic {} {why}",
-            self.topic
-        ))
+    /// Records in the dead letter topic.
+    ///
+    /// # Errors
+    /// If the topic is gone or a partition has no leader.
+    pub async fn dead_letters(&self) -> Result<u64, Failure> {
+        let topic = self
+            .cluster
+            .existing(&dead_letter::topic_of(&self.topic))
+            .await?;
+        Ok(topic.records())
     }
 
     /// Producers for all partitions.
@@ -229,7 +112,7 @@ impl Kafka {
                 buffer_bytes_max: PRODUCER_BYTES_MAX,
                 ..ProducerOptions::default()
             };
-            let producer = Producer::new(&self.client, options).await;
+            let producer = Producer::new(self.cluster.client(), options).await;
             producers.push(producer.map_err(|error| Failure::Broker(error.to_string()))?);
         }
         Ok(KafkaPublisher {
@@ -251,9 +134,11 @@ impl Kafka {
             records_max,
             heartbeat_interval: HEARTBEAT_INTERVAL,
             session_timeout: SESSION_TIMEOUT,
+            // Whoever joins or goes only moves its own share.
+            assignor: Assignor::CooperativeSticky,
             ..ConsumerOptions::new(Subscription::Topics(vec![self.topic.clone()]))
         };
-        let consumer = Consumer::new(&self.client.with_own_connections(), options).await;
+        let consumer = Consumer::new(&self.cluster.client().with_own_connections(), options).await;
         let consumer = consumer.map_err(|error| Failure::Broker(error.to_string()))?;
         Ok(KafkaFeed {
             consumer,
@@ -261,11 +146,6 @@ impl Kafka {
             records_max,
         })
     }
-}
-
-/// In the client's own words.
-pub(crate) fn broker(error: ClientError) -> Failure {
-    Failure::Broker(error.to_string())
 }
 
 /// Idempotent producers that share the partitions of the topic.
@@ -283,6 +163,18 @@ impl Publisher for KafkaPublisher {
             ..ProducerRecord::default()
         };
         let sent = self.producers[producer].send(&self.topic, Some(order.partition), record);
+        async move { sent.await.map(|_| ()).map_err(|error| error.to_string()) }
+    }
+
+    fn bury(&self, letter: &Letter) -> impl Future<Output = Result<(), String>> + use<> + 'static {
+        let record = ProducerRecord {
+            key: Some(letter.key.clone()),
+            value: Some(letter.value.clone()),
+            headers: letter.headers(&self.topic),
+            ..ProducerRecord::default()
+        };
+        let topic = dead_letter::topic_of(&self.topic);
+        let sent = self.producers[0].send(&topic, Some(letter.partition), record);
         async move { sent.await.map(|_| ()).map_err(|error| error.to_string()) }
     }
 }

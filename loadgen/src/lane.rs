@@ -2,9 +2,10 @@
 //! being written, finished, permanent.
 //!
 //! A lane has a fixed number of workers; each carries one write. Whichever worker is free takes the
-//! next order in offset sequence, unless an earlier order of the same key is still being written:
-//! then the order waits for that one, while later orders of other keys go ahead. So the orders of a
-//! key are applied in order, and no worker idles while it could write. Orders leave the lane only
+//! next order in offset sequence. With [`Limits::by_key`], if an earlier order of the same key is
+//! still being written, the order waits for that one, while later orders of other keys go ahead: so
+//! the orders of a key are applied in order, and no worker idles while it could write. Orders leave
+//! the lane only
 //! as the contiguous run of finished ones from its beginning: an offset counts as done when all
 //! before it are. Everything a lane holds, up to the commit of its row, counts against its share of
 //! the buffer. Pure: time is an argument.
@@ -12,6 +13,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::dead_letter::Letter;
 use crate::orders::Order;
 
 /// An order with its place in the partition.
@@ -21,6 +23,8 @@ pub struct Received {
     pub offset: i64,
     /// What its value says.
     pub order: Order,
+    /// What becomes of it, if the handler refuses it.
+    pub letter: Option<Box<Letter>>,
 }
 
 /// An order whose write has ended and before which nothing is unfinished.
@@ -42,6 +46,8 @@ pub type Seq = u64;
 pub struct Limits {
     /// Writes at once.
     pub workers: usize,
+    /// The orders of a key wait for each other.
+    pub by_key: bool,
     /// Orders held at which the lane asks for a pause.
     pub pause_at: usize,
     /// Orders held below which it asks for more.
@@ -64,8 +70,14 @@ pub struct Lane {
     idle: VecDeque<Duration>,
     /// Offsets of the orders handed out whose rows are not permanent yet.
     uncommitted: VecDeque<i64>,
+    /// How many of those a member has handed out that has died since.
+    disowned: usize,
     next_offset: i64,
     done_offset: i64,
+    /// The offset after the furthest order handed out; lies ahead while orders come again.
+    handed: i64,
+    /// The offset after the furthest order that is permanent or lost for good.
+    reached: i64,
     paused: bool,
 }
 
@@ -89,8 +101,11 @@ impl Lane {
             behind: HashMap::new(),
             idle: vec![Duration::ZERO; limits.workers].into(),
             uncommitted: VecDeque::new(),
+            disowned: 0,
             next_offset,
             done_offset: next_offset,
+            handed: next_offset,
+            reached: next_offset,
             paused: false,
         }
     }
@@ -108,6 +123,11 @@ impl Lane {
     /// The offset after the last order whose row is permanent: what the group may commit.
     pub fn done_offset(&self) -> i64 {
         self.done_offset
+    }
+
+    /// The offset before which nothing is to be done any more.
+    pub fn reached(&self) -> i64 {
+        self.reached
     }
 
     /// Whether the lane has asked for a pause.
@@ -134,9 +154,11 @@ impl Lane {
         resume
     }
 
-    /// Orders from the broker, at `now`.
-    pub fn accept(&mut self, now: Duration, orders: impl IntoIterator<Item = Received>) {
+    /// Orders from the broker, at `now`; returns how many have been handed out before.
+    pub fn accept(&mut self, now: Duration, orders: impl IntoIterator<Item = Received>) -> u64 {
+        let mut again = 0;
         for received in orders {
+            again += u64::from(received.offset < self.handed);
             self.waiting.push_back(self.first + self.slots.len() as u64);
             self.slots.push_back(Slot {
                 received,
@@ -144,6 +166,18 @@ impl Lane {
                 written: None,
             });
         }
+        again
+    }
+
+    /// Whether the order is still this lane's affair.
+    pub fn holds(&self, seq: Seq) -> bool {
+        seq >= self.first
+    }
+
+    /// What becomes of the order if the handler refuses it; `None` if it does not.
+    pub fn letter(&self, seq: Seq) -> Option<&Letter> {
+        let slot = self.slots.get(seq.checked_sub(self.first)? as usize)?;
+        slot.received.letter.as_deref()
     }
 
     /// The next order a worker takes, and from when on it could be written; `None` while all
@@ -152,6 +186,10 @@ impl Lane {
         let idle_since = *self.idle.front()?;
         while let Some(seq) = self.waiting.pop_front() {
             let slot = &self.slots[(seq - self.first) as usize];
+            if !self.limits.by_key {
+                self.idle.pop_front();
+                return Some((seq, slot.ready.max(idle_since)));
+            }
             let key = &slot.received.order.user_id;
             if let Some(followers) = self.behind.get_mut(key) {
                 followers.push(seq);
@@ -192,6 +230,7 @@ impl Lane {
             self.first += 1;
             self.uncommitted.push_back(slot.received.offset);
             self.next_offset = slot.received.offset + 1;
+            self.handed = self.handed.max(self.next_offset);
             out.push(Finished {
                 received: slot.received,
                 started,
@@ -206,19 +245,43 @@ impl Lane {
             count <= self.uncommitted.len(),
             "only what was handed out becomes permanent"
         );
+        let owned = count > self.disowned;
+        self.disowned = self.disowned.saturating_sub(count);
         if let Some(last) = self.uncommitted.drain(..count).next_back() {
-            self.done_offset = last + 1;
+            self.reached = self.reached.max(last + 1);
+            if owned {
+                self.done_offset = last + 1;
+            }
         }
     }
 
     /// Forgets what has not been handed out: the partition was taken away, and its next owner reads
-    /// from [`Lane::next_offset`] again.
-    pub fn revoke(&mut self) {
+    /// it again. Returns how many of those orders a worker had taken.
+    pub fn revoke(&mut self) -> u64 {
+        let behind: usize = self.behind.values().map(Vec::len).sum();
+        let taken = self.slots.len() - self.waiting.len() - behind;
         self.first += self.slots.len() as u64;
         self.slots.clear();
         self.waiting.clear();
         self.behind.clear();
         self.paused = false;
+        taken as u64
+    }
+
+    /// Nobody reads again what has been received and not handed out; returns how much that is. To
+    /// be called before [`Lane::revoke`].
+    pub fn lose(&mut self) -> u64 {
+        if let Some(last) = self.slots.back() {
+            self.reached = self.reached.max(last.received.offset + 1);
+        }
+        self.slots.len() as u64
+    }
+
+    /// The partition has an owner that knows nothing but the group's committed offset: what others
+    /// have handed out is not for it to commit.
+    pub fn begin_again(&mut self) {
+        self.disowned = self.uncommitted.len();
+        self.done_offset = 0;
     }
 }
 
@@ -228,6 +291,7 @@ mod tests {
 
     const LIMITS: Limits = Limits {
         workers: 2,
+        by_key: true,
         pause_at: 4,
         resume_below: 2,
     };
@@ -253,6 +317,7 @@ mod tests {
                     user_id: user.to_string(),
                     ..Order::default()
                 },
+                letter: None,
             })
             .collect()
     }
@@ -358,7 +423,11 @@ mod tests {
         let (second, _) = lane.take().unwrap();
         lane.finish(first, ms(1), ms(2));
         assert_eq!(handed_out(&mut lane), [100]);
-        lane.revoke();
+        assert_eq!(
+            lane.revoke(),
+            1,
+            "a worker had the second, and nobody the third"
+        );
         assert_eq!((lane.held(), lane.next_offset()), (1, 101));
         lane.accept(ms(5), orders("bc", 101));
         // The late end of a forgotten write frees its worker and nothing else.
@@ -367,5 +436,50 @@ mod tests {
         assert_eq!(lane.take().map(|taken| taken.0), Some(3));
         assert_eq!(lane.take().map(|taken| taken.0), Some(4));
         assert_eq!(lane.take(), None);
+    }
+
+    #[test]
+    fn without_keys_in_order_every_worker_takes_what_comes() {
+        let limits = Limits {
+            by_key: false,
+            ..LIMITS
+        };
+        let mut lane = Lane::new(limits, 100);
+        lane.accept(ms(1), orders("aaa", 100));
+        assert_eq!((lane.take().unwrap().0, lane.take().unwrap().0), (0, 1));
+        lane.finish(1, ms(1), ms(2));
+        lane.finish(0, ms(1), ms(3));
+        assert_eq!(handed_out(&mut lane), [100, 101], "offsets stay contiguous");
+    }
+
+    #[test]
+    fn an_owner_that_begins_again_commits_only_its_own_rows() {
+        let mut lane = lane("abc");
+        for _ in 0..2 {
+            let (seq, _) = lane.take().unwrap();
+            lane.finish(seq, ms(1), ms(2));
+        }
+        assert_eq!(handed_out(&mut lane), [100, 101]);
+        lane.committed(1);
+        lane.revoke();
+        lane.begin_again();
+        lane.committed(1);
+        assert_eq!((lane.done_offset(), lane.reached()), (0, 102));
+        assert_eq!(lane.accept(ms(5), orders("abc", 100)), 2, "two come again");
+        for _ in 0..2 {
+            let (seq, _) = lane.take().unwrap();
+            lane.finish(seq, ms(5), ms(6));
+        }
+        assert_eq!(handed_out(&mut lane), [100, 101]);
+        lane.committed(2);
+        assert_eq!((lane.done_offset(), lane.reached()), (102, 102));
+    }
+
+    #[test]
+    fn what_is_lost_counts_as_reached() {
+        let mut lane = lane("abc");
+        assert_eq!(lane.lose(), 3);
+        lane.revoke();
+        assert_eq!((lane.reached(), lane.held()), (103, 0));
     }
 }

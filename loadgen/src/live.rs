@@ -56,13 +56,15 @@ impl Live {
 
 fn sale_line(second: &Second) -> String {
     format!(
-        "{:>4} s  produced {:>6}/s  acked {:>6}/s  written {:>6}/s  backlog {:>7}  \
-         buffer {:>6}  paused {:>3}  ack p99 {:>8.1} ms",
+        "{:>4} s  produced {:>6}/s  acked {:>6}/s  written {:>6}/s  backlog {:>7}  lag {:>5.1} s  \
+         empty in {:>5.1} s  buffer {:>6}  paused {:>3}  ack p99 {:>8.1} ms",
         second.at_s,
         second.produced,
         second.acked,
         second.written,
         second.backlog,
+        second.lag_s,
+        second.drain_s,
         second.buffer,
         second.paused,
         second.ack_p99_us as f64 / 1e3,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use loadgen::cli::{Cli, Command};
 use loadgen::failure::Failure;
-use loadgen::{bench, run, soak};
+use loadgen::{bench, broker, compare, run, soak};
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
@@ -16,6 +16,12 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::FlashSale(args) => run::flash_sale(*args),
         Command::Soak(args) => soak::run(&args).map(Some),
+        Command::Compare { one, other } => compare::text(&one, &other).map(|text| {
+            // Whoever closed standard output does not want to know.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            Some(true)
+        }),
+        Command::ServeBroker(args) => broker::serve(&args).map(|()| Some(true)),
         Command::Bench(bench) => bench::run(&bench).map(|complete| complete.then_some(true)),
     };
     match ended {

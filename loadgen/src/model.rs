@@ -2,10 +2,15 @@
 //!
 //! A sale sends `orders` evenly over `window`; a database finishes `service_per_s` of them. The
 //! backlog therefore grows by the difference until the window closes and then shrinks at the
-//! database's rate. Everything the verdict expects comes from here, so a sale of another size or
-//! length is judged by the same formulas. No clock, no IO.
+//! database's rate ([`crate::course`]). Everything the verdict expects comes from here, so a sale
+//! of another size or length, or one in which things go wrong, is judged by the same formulas. No
+//! clock, no IO.
 
 use std::time::Duration;
+
+use crate::course::{Course, course};
+use crate::incidents::{Factor, Incidents};
+use crate::retry::{ATTEMPTS_MAX, backoffs_in_vain};
 
 /// Orders of the sale that gave this tool its name.
 pub const ORDERS_DEFAULT: u64 = 500_000;
@@ -16,6 +21,8 @@ pub const REQUEST_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Share of an expected value by which the seen one may differ: 2 %.
 const TOLERANCE: f64 = 0.02;
+/// The same where the database's rate was measured before it had to share the machine.
+const TOLERANCE_MEASURED: f64 = 0.3;
 /// Share of the window by which the peak may come earlier or later: 1 s in 60 s.
 const PEAK_AT_TOLERANCE: f64 = 1.0 / 60.0;
 /// Starting up (first acknowledgement, first fetch, last commit) takes the same time in a short
@@ -27,14 +34,26 @@ const START_UP: Duration = Duration::from_millis(500);
 pub struct Load {
     /// Orders sent in all.
     pub orders: u64,
-    /// The time over which they are sent, evenly.
+    /// The time over which they are sent: evenly, but for a burst.
     pub window: Duration,
-    /// Writes per second the modelled database can start.
+    /// Writes per second the modelled database can start, or the real one was found to sustain.
     pub db_writes_per_s: u32,
+    /// There is no model: the rate was measured, on a machine that had nothing else to do.
+    pub is_measured: bool,
     /// How long one write takes.
     pub db_latency: Duration,
-    /// Writes that may be under way at once, over all partitions.
-    pub db_concurrent: usize,
+    /// Partitions of the topic.
+    pub partitions: usize,
+    /// Most partitions that one member of the group reads.
+    pub partitions_of_member: usize,
+    /// Writes that may be under way at once in a partition.
+    pub workers: usize,
+    /// The orders of a key wait for each other.
+    pub by_key: bool,
+    /// The group notices after this long that a member is dead.
+    pub session_timeout: Duration,
+    /// What goes wrong.
+    pub incidents: Incidents,
 }
 
 /// One expected value with the distance that is still right.
@@ -60,62 +79,140 @@ pub fn orders_in(window: Duration) -> u64 {
 }
 
 impl Load {
-    /// Orders sent per second.
+    /// Orders sent per second, where there is no burst.
     pub fn orders_per_s(&self) -> f64 {
-        self.orders as f64 / self.window.as_secs_f64()
+        let more = self.incidents.burst.map_or(0.0, |burst| {
+            let until_end = burst
+                .span
+                .to
+                .min(self.window)
+                .saturating_sub(burst.span.from);
+            (burst.factor - 1.0) * until_end.as_secs_f64()
+        });
+        self.orders as f64 / (self.window.as_secs_f64() + more)
+    }
+
+    /// Orders sent per second at a moment of the sale.
+    pub fn offered_per_s(&self, at_s: f64) -> f64 {
+        let at = Duration::from_secs_f64(at_s);
+        let burst = self.incidents.burst.filter(|burst| burst.span.contains(at));
+        match at < self.window {
+            true => self.orders_per_s() * burst.map_or(1.0, |burst| burst.factor),
+            false => 0.0,
+        }
     }
 
     /// Writes per second the database sustains: its own limit, or what its connections allow.
     pub fn service_per_s(&self) -> f64 {
-        let by_connections = if self.db_latency.is_zero() {
-            f64::INFINITY
-        } else {
-            self.db_concurrent as f64 / self.db_latency.as_secs_f64()
-        };
-        f64::from(self.db_writes_per_s).min(by_connections)
+        self.db_orders_per_s()
+            .min(self.writes_per_s_of_partition() * self.partitions as f64)
     }
 
-    /// Whether orders come faster than they can be written; otherwise there is nothing to shave.
+    /// Orders per second the database itself takes at a moment of the sale.
+    pub fn service_per_s_at(&self, at_s: f64) -> f64 {
+        let at = Duration::from_secs_f64(at_s);
+        let slow = self.incidents.db_slow.filter(|slow| slow.span.contains(at));
+        match self.incidents.db_down.is_some_and(|down| down.contains(at)) {
+            true => 0.0,
+            false => self.db_orders_per_s() * slow.map_or(1.0, |slow| slow.factor),
+        }
+    }
+
+    /// Each attempt is a write.
+    fn db_orders_per_s(&self) -> f64 {
+        f64::from(self.db_writes_per_s) / self.attempts_per_order()
+    }
+
+    fn attempts_per_order(&self) -> f64 {
+        1.0 + self.incidents.poison * f64::from(ATTEMPTS_MAX - 1)
+    }
+
+    /// Orders per second that the workers of one partition can write.
+    pub fn writes_per_s_of_partition(&self) -> f64 {
+        self.workers as f64 * self.writes_per_s_of_key()
+    }
+
+    /// Orders per second of one key, which wait for each other: also, of one worker.
+    pub fn writes_per_s_of_key(&self) -> f64 {
+        let pauses_s = self.incidents.poison * backoffs_in_vain().as_secs_f64();
+        1.0 / (self.db_latency.as_secs_f64() * self.attempts_per_order() + pauses_s)
+    }
+
+    /// What the backlog must do.
+    pub fn course(&self) -> Course {
+        course(self)
+    }
+
+    /// Whether more orders come than can be written, for long enough to tell when they do;
+    /// otherwise there is nothing to shave.
     pub fn overloads(&self) -> bool {
-        self.orders_per_s() > self.service_per_s()
+        let peak = self.peak_backlog();
+        peak.value > peak.tolerance
     }
 
     /// Most orders that wait for the database: acknowledged, and no write of them begun.
     pub fn peak_backlog(&self) -> Expected {
-        let written = self.service_per_s() * self.window.as_secs_f64();
-        let value = (self.orders as f64 - written).max(0.0);
-        let start_up = self.service_per_s() * START_UP.as_secs_f64();
-        Expected {
-            value,
-            tolerance: (value * TOLERANCE).max(start_up),
-        }
+        let value = self.course().peak.backlog;
+        let lost_s = START_UP.as_secs_f64() + self.slack_s();
+        let tolerance = (value * self.tolerance()).max(self.service_per_s() * lost_s);
+        Expected { value, tolerance }
     }
 
     /// When the backlog is largest, in seconds after the start.
     pub fn peak_at_s(&self) -> Expected {
-        let value = self.window.as_secs_f64();
+        let value = self.course().peak.at_s;
+        let near = (value * PEAK_AT_TOLERANCE).max(START_UP.as_secs_f64());
         Expected {
             value,
-            tolerance: (value * PEAK_AT_TOLERANCE).max(START_UP.as_secs_f64()),
+            tolerance: near + self.slack_s(),
         }
     }
 
     /// When the last order is written, in seconds after the start.
     pub fn drained_at_s(&self) -> Expected {
-        let serving = self.orders as f64 / self.service_per_s();
-        let value = serving.max(self.window.as_secs_f64()) + self.db_latency.as_secs_f64();
+        let value = self.course().ended_at_s + self.db_latency.as_secs_f64();
+        let near = (value * self.tolerance()).max(START_UP.as_secs_f64());
         Expected {
             value,
-            tolerance: (value * TOLERANCE).max(START_UP.as_secs_f64()),
+            tolerance: near + self.slack_s(),
         }
     }
 
-    /// Writes per second while there is a backlog.
+    /// Rows per second while there is a backlog.
     pub fn db_rate(&self) -> Expected {
-        let value = self.service_per_s();
+        let value = self.service_per_s() * (1.0 - self.incidents.poison);
         Expected {
             value,
-            tolerance: value * TOLERANCE,
+            tolerance: value * self.tolerance(),
+        }
+    }
+
+    /// Rows while the database is slow.
+    pub fn rows_while_slow(&self, slow: Factor) -> Expected {
+        let value = self.db_rate().value * slow.factor * slow.span.length_s();
+        // Writes booked before the pace changed begin in it.
+        let under_way = self.db_rate().value * self.db_latency.as_secs_f64();
+        Expected {
+            value,
+            tolerance: value * self.tolerance() + under_way,
+        }
+    }
+
+    /// Service that may be lost beside what the course knows, in seconds of it.
+    fn slack_s(&self) -> f64 {
+        // The last order may be poison.
+        let poison_s = match self.incidents.poison > 0.0 {
+            true => (self.db_latency * ATTEMPTS_MAX + backoffs_in_vain()).as_secs_f64(),
+            false => 0.0,
+        };
+        self.incidents.slack_s() + poison_s
+    }
+
+    fn tolerance(&self) -> f64 {
+        if self.is_measured {
+            TOLERANCE_MEASURED
+        } else {
+            TOLERANCE
         }
     }
 
@@ -128,90 +225,100 @@ impl Load {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn sale(window: Duration) -> Load {
+    /// The sale of the defaults in a window of so many seconds.
+    pub(crate) fn sale(window_s: u64) -> Load {
+        let window = Duration::from_secs(window_s);
         Load {
             orders: orders_in(window),
             window,
             db_writes_per_s: 5_000,
+            is_measured: false,
             db_latency: Duration::from_millis(100),
-            db_concurrent: 500,
+            partitions: 10,
+            partitions_of_member: 1,
+            workers: 50,
+            by_key: true,
+            session_timeout: Duration::from_secs(10),
+            incidents: Incidents::default(),
         }
+    }
+
+    fn near(expected: Expected, value: f64, tolerance: f64) {
+        let distance = (expected.value - value).abs() + (expected.tolerance - tolerance).abs();
+        assert!(
+            distance < 1e-3,
+            "{expected:?} instead of {value} +-{tolerance}"
+        );
     }
 
     #[test]
     fn the_whole_sale_peaks_at_200_000_and_drains_at_100_s() {
-        let sale = sale(WINDOW_DEFAULT);
-        assert_eq!(
-            sale.peak_backlog(),
-            Expected {
-                value: 200_000.0,
-                tolerance: 4_000.0
-            }
-        );
-        assert_eq!(
-            sale.peak_at_s(),
-            Expected {
-                value: 60.0,
-                tolerance: 1.0
-            }
-        );
-        let drained = sale.drained_at_s();
-        assert!(
-            (drained.value - 100.1).abs() < 1e-9,
-            "100 s of service and the last write"
-        );
-        assert!((drained.tolerance - 2.002).abs() < 1e-9);
-        assert_eq!(
-            sale.db_rate(),
-            Expected {
-                value: 5_000.0,
-                tolerance: 100.0
-            }
-        );
+        let sale = sale(60);
+        near(sale.peak_backlog(), 200_000.0, 4_000.0);
+        near(sale.peak_at_s(), 60.0, 1.0);
+        // 100 s of service and the last write.
+        near(sale.drained_at_s(), 100.1, 2.002);
+        near(sale.db_rate(), 5_000.0, 100.0);
         assert_eq!(sale.direct_timeouts(), 195_000.0);
         assert!(sale.overloads());
     }
 
     #[test]
     fn a_shorter_window_keeps_the_rates() {
-        let sale = sale(Duration::from_secs(6));
+        let sale = sale(6);
         assert_eq!(sale.orders, 50_000);
         assert!((sale.orders_per_s() - 8_333.333).abs() < 0.001);
-        assert_eq!(sale.peak_backlog().value, 20_000.0);
-        assert_eq!(
-            sale.peak_at_s(),
-            Expected {
-                value: 6.0,
-                tolerance: 0.5
-            }
-        );
-        assert!((sale.drained_at_s().value - 10.1).abs() < 1e-9);
-        assert_eq!(sale.db_rate().value, 5_000.0);
+        near(sale.peak_backlog(), 20_000.0, 2_500.0);
+        near(sale.peak_at_s(), 6.0, 0.5);
+        near(sale.drained_at_s(), 10.1, 0.5);
+        near(sale.db_rate(), 5_000.0, 100.0);
     }
 
     #[test]
     fn too_few_connections_are_the_limit_instead_of_the_rate() {
         let sale = Load {
-            db_concurrent: 250,
-            ..sale(WINDOW_DEFAULT)
+            workers: 25,
+            ..sale(60)
         };
-        assert_eq!(sale.service_per_s(), 2_500.0);
-        assert_eq!(sale.peak_backlog().value, 350_000.0);
+        near(sale.db_rate(), 2_500.0, 50.0);
+        near(sale.peak_backlog(), 350_000.0, 7_000.0);
     }
 
     #[test]
     fn a_load_the_database_can_take_has_no_backlog() {
         let sale = Load {
             orders: 60_000,
-            ..sale(WINDOW_DEFAULT)
+            ..sale(60)
         };
         assert!(!sale.overloads());
         assert_eq!(sale.peak_backlog().value, 0.0);
         assert!((sale.drained_at_s().value - 60.1).abs() < 1e-9);
         assert_eq!(sale.direct_timeouts(), 0.0);
+    }
+
+    #[test]
+    fn a_measured_database_and_one_that_fails_leave_more_room() {
+        let mut sale = sale(60);
+        sale.is_measured = true;
+        near(sale.peak_backlog(), 200_000.0, 60_000.0);
+        sale.is_measured = false;
+        sale.incidents.kill_broker_at = Some(Duration::from_secs(30));
+        near(sale.drained_at_s(), 100.1, 5.002);
+    }
+
+    #[test]
+    fn poison_costs_attempts_and_the_time_of_workers() {
+        let mut sale = sale(60);
+        sale.incidents.poison = 0.01;
+        // 0.1 s for each of 1.03 attempts, and 7 ms of pauses.
+        near(
+            sale.db_rate(),
+            500.0 / 0.11 * 0.99,
+            500.0 / 0.11 * 0.99 * 0.02,
+        );
     }
 
     #[test]

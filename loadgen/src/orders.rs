@@ -14,10 +14,14 @@ use forebay::base::prng::Prng;
 use forebay::client::producer::partition_of_key;
 use serde::{Deserialize, Serialize};
 
+use crate::incidents::{Factor, Incidents};
+
 /// Bytes of one order's JSON, as near as its fields allow.
 pub const ORDER_BYTES: usize = 1_000;
 /// A user places this many orders on average.
 const ORDERS_PER_USER: u64 = 5;
+/// Shares are drawn in parts of this.
+const DRAWN_OF: u64 = 1_000_000;
 const ITEMS: [(&str, u32); 8] = [
     ("console", 49_900),
     ("headphones", 12_950),
@@ -28,6 +32,9 @@ const ITEMS: [(&str, u32); 8] = [
     ("sneakers", 8_995),
     ("tent", 15_900),
 ];
+
+/// The item of an order that the handler does not know, if the sale has poison in it.
+pub const POISON_ITEM: &str = "gift card";
 
 /// One order, as it stands in the record's value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,6 +69,8 @@ pub struct Planned {
     pub key: Bytes,
     /// The record's value: the order as JSON.
     pub value: Bytes,
+    /// Whether it is of [`POISON_ITEM`].
+    pub is_poison: bool,
 }
 
 /// The sequence of all orders of one sale.
@@ -75,6 +84,9 @@ pub struct Orders {
     users: Vec<Vec<User>>,
     /// The partitions of the current run, in drawn sequence.
     run: Vec<usize>,
+    burst: Option<Factor>,
+    poison: f64,
+    hot_key: f64,
 }
 
 #[derive(Clone, Debug)]
@@ -103,7 +115,18 @@ impl Orders {
             prng: Prng::new(seed),
             users,
             run: Vec::new(),
+            burst: None,
+            poison: 0.0,
+            hot_key: 0.0,
         }
+    }
+
+    /// The same orders with what the incidents do to them.
+    pub fn with(mut self, incidents: &Incidents) -> Self {
+        self.burst = incidents.burst;
+        self.poison = incidents.poison;
+        self.hot_key = incidents.hot_key;
+        self
     }
 
     /// The intended send time of the next order, `None` after the last.
@@ -112,8 +135,31 @@ impl Orders {
     }
 
     fn due(&self, index: u64) -> Duration {
-        let nanos = self.window.as_nanos() * u128::from(index) / u128::from(self.count.max(1));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        // In a burst, time passes more slowly: the window is longer by what fits into it more.
+        let (factor, from, to) = self.burst.map_or((1.0, self.window, self.window), |burst| {
+            (
+                burst.factor,
+                burst.span.from.min(self.window),
+                burst.span.to.min(self.window),
+            )
+        });
+        let more = (to - from).mul_f64(factor - 1.0);
+        let stretched = self.window + more;
+        let nanos = stretched.as_nanos() * u128::from(index) / u128::from(self.count.max(1));
+        let at = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        if at <= from {
+            at
+        } else if at < to + more {
+            from + (at - from).div_f64(factor)
+        } else {
+            at - more
+        }
+    }
+
+    /// Whether something happens to an order that happens to this share of them.
+    fn drawn(&mut self, share: f64) -> bool {
+        // Nothing is drawn for what cannot happen: the other orders stay the same.
+        share > 0.0 && (self.prng.below(DRAWN_OF) as f64) < share * DRAWN_OF as f64
     }
 
     fn next_partition(&mut self) -> usize {
@@ -134,12 +180,21 @@ impl Iterator for Orders {
     fn next(&mut self) -> Option<Planned> {
         let due = self.next_due()?;
         self.produced += 1;
-        let partition = self.next_partition();
-        let at_home = &mut self.users[partition];
-        let chosen = self.prng.below(at_home.len() as u64) as usize;
-        let user = &mut at_home[chosen];
+        let (partition, chosen) = match self.drawn(self.hot_key) {
+            true => (0, 0),
+            false => {
+                let partition = self.next_partition();
+                let at_home = self.users[partition].len() as u64;
+                (partition, self.prng.below(at_home) as usize)
+            }
+        };
+        let is_poison = self.drawn(self.poison);
+        let user = &mut self.users[partition][chosen];
         user.orders += 1;
-        let (item, amount_cents) = ITEMS[self.prng.below(ITEMS.len() as u64) as usize];
+        let (mut item, amount_cents) = ITEMS[self.prng.below(ITEMS.len() as u64) as usize];
+        if is_poison {
+            item = POISON_ITEM;
+        }
         let mut order = Order {
             order_id: self.produced,
             user_id: user_id(user.number),
@@ -159,6 +214,7 @@ impl Iterator for Orders {
             partition: i32::try_from(partition).expect("Kafka counts partitions in an int32"),
             key: Bytes::from(order.user_id.clone()),
             value: Bytes::from(serde_json::to_vec(&order).expect("plain fields become JSON")),
+            is_poison,
         })
     }
 }
@@ -206,6 +262,7 @@ fn note(prng: &mut Prng, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incidents::Span;
     use std::collections::BTreeMap;
 
     const WINDOW: Duration = Duration::from_secs(6);
@@ -274,6 +331,55 @@ mod tests {
             per_partition.iter().all(|n| (300..=301).contains(n)),
             "{per_partition:?}"
         );
+    }
+
+    #[test]
+    fn a_burst_sends_the_same_orders_ten_times_as_densely_for_a_second() {
+        let (from, to) = (Duration::from_secs(2), Duration::from_secs(3));
+        let incidents = Incidents {
+            burst: Some(Factor {
+                factor: 10.0,
+                span: Span { from, to },
+            }),
+            ..Incidents::default()
+        };
+        let due: Vec<_> = Orders::new(1, 1_500, WINDOW, 10)
+            .with(&incidents)
+            .map(|order| order.due)
+            .collect();
+        let between = |from, to| due.iter().filter(|due| (from..to).contains(*due)).count();
+        assert_eq!(between(Duration::ZERO, from), 200);
+        assert_eq!(between(from, to), 1_000);
+        assert_eq!(between(to, WINDOW), 300);
+        assert!(due.is_sorted());
+    }
+
+    #[test]
+    fn poison_and_a_hot_key_are_the_share_that_was_asked_for() {
+        let incidents = Incidents {
+            poison: 0.01,
+            hot_key: 0.3,
+            ..Incidents::default()
+        };
+        let orders: Vec<_> = Orders::new(1, 20_000, WINDOW, 10)
+            .with(&incidents)
+            .collect();
+        let poison = orders.iter().filter(|order| order.is_poison).count();
+        assert!((150..250).contains(&poison), "{poison}");
+        let is_poison = |order: &Planned| parse(order).item == POISON_ITEM;
+        assert!(
+            orders
+                .iter()
+                .all(|order| is_poison(order) == order.is_poison)
+        );
+        let hottest = orders
+            .iter()
+            .fold(BTreeMap::<_, u32>::new(), |mut counts, order| {
+                *counts.entry(&order.key).or_default() += 1;
+                counts
+            });
+        let hottest = *hottest.values().max().unwrap();
+        assert!((5_700..6_300).contains(&hottest), "{hottest}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
+use crate::dead_letter::Letter;
 use crate::failure::Failure;
 use crate::orders::Planned;
 
@@ -17,6 +18,12 @@ pub trait Publisher: 'static {
     fn send(
         &self,
         order: Planned,
+    ) -> impl Future<Output = Result<(), String>> + use<Self> + 'static;
+
+    /// Takes a letter over for the dead letter topic; resolves like [`Publisher::send`].
+    fn bury(
+        &self,
+        letter: &Letter,
     ) -> impl Future<Output = Result<(), String>> + use<Self> + 'static;
 }
 

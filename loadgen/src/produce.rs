@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(2);
 pub async fn produce<P: Publisher, S: Sink + 'static>(
     mut orders: Orders,
     mut skip: BTreeMap<i32, u64>,
-    publisher: P,
+    publisher: Rc<P>,
     engine: Rc<RefCell<Engine<S>>>,
 ) -> Option<String> {
     let begun = Instant::now();
@@ -47,10 +47,11 @@ pub async fn produce<P: Publisher, S: Sink + 'static>(
         // The schedule of a continued sale begins with its first order that is still to be sent.
         let shift = *shift.get_or_insert(due);
         let (partition, due) = (order.partition, due.saturating_sub(shift));
+        engine.borrow_mut().sent(order.is_poison);
         let acknowledged = publisher.send(order);
-        engine.borrow_mut().sent();
         waiters.wait_for(partition, due, acknowledged);
     }
+    engine.borrow_mut().replayed(skip.values().sum());
     waiters.finish().await
 }
 

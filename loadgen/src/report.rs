@@ -8,18 +8,18 @@ use crate::direct::DirectEnded;
 use crate::host::{BrokerProcess, Usage};
 use crate::run::Measured;
 use crate::settings::BrokerChoice;
+use crate::store::Place;
 use crate::verdict::Verdict;
 
 /// Everything in plain text; `verdict` is missing for a sale that was stopped.
 pub fn text(measured: &Measured, verdict: Option<&Verdict>) -> String {
-    let mut text = String::new();
-    headline(&mut text, measured);
+    let mut text = headline(measured);
     if let Some(verdict) = verdict {
         checks(&mut text, verdict);
     }
-    figures(&mut text, measured);
+    text.push_str(&figures(measured));
     if let Some(direct) = &measured.direct {
-        side_by_side(&mut text, measured, direct);
+        without_a_broker(&mut text, measured, direct);
     }
     let _ = match verdict {
         Some(verdict) if verdict.pass() => writeln!(text, "\nPASS"),
@@ -32,12 +32,18 @@ pub fn text(measured: &Measured, verdict: Option<&Verdict>) -> String {
     text
 }
 
-fn headline(text: &mut String, measured: &Measured) {
+/// What was run.
+pub fn headline(measured: &Measured) -> String {
+    let mut text = String::new();
     let (settings, load) = (&measured.settings, measured.settings.load());
     let broker = match &settings.broker {
         BrokerChoice::Running { bootstrap } => format!("the broker at {bootstrap}"),
         BrokerChoice::InProcess { .. } => {
-            format!("forebay in this process ({})", measured.bootstrap)
+            let place = match settings.incidents.kill_broker_at {
+                Some(_) => "beside",
+                None => "in",
+            };
+            format!("forebay {place} this process ({})", measured.bootstrap)
         }
     };
     let _ = writeln!(
@@ -48,21 +54,32 @@ fn headline(text: &mut String, measured: &Measured) {
         settings.sale.partitions,
         settings.members,
     );
+    let place = settings.sink.as_ref();
+    let place = place.map_or("a temporary file".to_owned(), Place::to_string);
+    let _ = match load.is_measured {
+        true => writeln!(
+            text,
+            "database: {place}, which sustained {} rows/s before the sale",
+            load.db_writes_per_s,
+        ),
+        false => writeln!(
+            text,
+            "database: modelled at {} writes/s of {} ms, {} at once; rows are real, in {place}",
+            load.db_writes_per_s,
+            load.db_latency.as_secs_f64() * 1e3,
+            load.workers * load.partitions,
+        ),
+    };
     let _ = writeln!(
         text,
-        "database: modelled at {} writes/s of {} ms, {} at once; rows are real, in {}",
-        load.db_writes_per_s,
-        load.db_latency.as_secs_f64() * 1e3,
-        load.db_concurrent,
-        settings
-            .db
-            .as_deref()
-            .map_or("a temporary file".into(), |db| db.display().to_string()),
+        "consumed: workers {}, delivery {}, idempotency {}",
+        settings.workers, settings.delivery, settings.idempotency,
     );
     if settings.resume {
         let _ = writeln!(text, "resumed: the course in time is not judged");
     }
     text.push('\n');
+    text
 }
 
 fn checks(text: &mut String, verdict: &Verdict) {
@@ -78,7 +95,9 @@ fn checks(text: &mut String, verdict: &Verdict) {
     text.push('\n');
 }
 
-fn figures(text: &mut String, measured: &Measured) {
+/// What was measured beside the verdict, and where.
+pub fn figures(measured: &Measured) -> String {
+    let mut text = String::new();
     let outcome = &measured.ended.outcome;
     let _ = writeln!(
         text,
@@ -108,6 +127,7 @@ fn figures(text: &mut String, measured: &Measured) {
         known(&host.cpu),
         known(&host.db_filesystem),
     );
+    text
 }
 
 /// p50, p99, p99.9 and the largest, in milliseconds.
@@ -139,11 +159,27 @@ fn usage(process: &BrokerProcess, usage: &Usage) -> String {
     format!("CPU {cpu}, resident memory {rss}")
 }
 
-fn side_by_side(text: &mut String, measured: &Measured, direct: &DirectEnded) {
+fn without_a_broker(text: &mut String, measured: &Measured, direct: &DirectEnded) {
+    let expected = measured.settings.load().direct_timeouts();
+    let _ = writeln!(
+        text,
+        "\n{:<16} {:<22} {:<22}",
+        "", "without a broker", "through the broker"
+    );
+    for [name, without, through] in side_by_side(measured, direct) {
+        let _ = writeln!(text, "{name:<16} {without:<22} {through:<22}");
+    }
+    let _ = writeln!(
+        text,
+        "(by the arithmetic, {expected:.0} are turned away without a broker)"
+    );
+}
+
+/// The load without a broker and through it: name, one, other.
+pub fn side_by_side(measured: &Measured, direct: &DirectEnded) -> Vec<[String; 3]> {
     let counts = &measured.ended.outcome.counts;
     let lost = counts.sent.saturating_sub(counts.acked);
     let ended_at = [direct.ended_at, measured.ended.outcome.drained_at];
-    let expected = measured.settings.load().direct_timeouts();
     let share = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
     let rows = [
         (
@@ -182,18 +218,8 @@ fn side_by_side(text: &mut String, measured: &Measured, direct: &DirectEnded) {
             ),
         ),
     ];
-    let _ = writeln!(
-        text,
-        "\n{:<16} {:<22} {:<22}",
-        "", "without a broker", "through the broker"
-    );
-    for (name, without, through) in rows {
-        let _ = writeln!(text, "{name:<16} {without:<22} {through:<22}");
-    }
-    let _ = writeln!(
-        text,
-        "(by the arithmetic, {expected:.0} are turned away without a broker)"
-    );
+    let owned = rows.map(|(name, without, through)| [name.to_owned(), without, through]);
+    owned.into()
 }
 
 #[cfg(test)]
@@ -208,11 +234,10 @@ pub(crate) mod tests {
     use crate::store::Store;
     use crate::transport::Transport;
     use crate::verdict::{judge, tests::right};
-    use std::path::Path;
     use std::time::Duration;
 
     fn store() -> Store {
-        Store::open(Path::new(":memory:")).unwrap()
+        Store::memory()
     }
 
     /// A sale that went right.

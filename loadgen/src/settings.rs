@@ -12,13 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::cli::FlashSale;
 use crate::engine::Shape;
 use crate::failure::Failure;
+use crate::incidents::Incidents;
+use crate::kafka::SESSION_TIMEOUT;
 use crate::lane::Limits;
 use crate::model::{Load, WINDOW_DEFAULT, orders_in};
-use crate::store::Store;
+use crate::promise::{Delivery, Extent, Idempotency, Promise, Workers, promise};
+use crate::store::{Place, Rules, Store};
 use crate::transport::ClientIo;
 
 const SEED_DEFAULT: u64 = 42;
 const PARTITIONS_DEFAULT: usize = 10;
+const TRIAL_WINDOW: Duration = Duration::from_secs(5);
+const WORKERS_DEFAULT: usize = 50;
+const DB_LATENCY_DEFAULT: Duration = Duration::from_millis(100);
 /// The name under which the database remembers its sale.
 const SALE: &str = "sale";
 
@@ -37,6 +43,8 @@ pub struct Sale {
     pub topic: String,
     /// The consumer group.
     pub group: String,
+    /// What goes wrong when it runs for the first time; some of it changes the orders.
+    pub incidents: Incidents,
 }
 
 /// Where the broker is.
@@ -64,24 +72,38 @@ pub struct Settings {
     pub sale: Sale,
     /// The broker.
     pub broker: BrokerChoice,
-    /// Writes at once per partition.
-    pub workers: usize,
+    /// Which orders of a partition are written at once.
+    pub workers: Workers,
+    /// How many.
+    pub workers_per_partition: usize,
+    /// When offsets are committed.
+    pub delivery: Delivery,
+    /// How an order that comes again is noticed.
+    pub idempotency: Idempotency,
+    /// What goes wrong in this run.
+    pub incidents: Incidents,
     /// Members of the group.
     pub members: usize,
     /// Most orders the group may hold.
     pub buffer: usize,
-    /// The modelled database's rate.
-    pub db_writes_per_s: u32,
-    /// The length of a write.
+    /// The modelled database's rate; `None` without a model.
+    pub db_writes_per_s: Option<u32>,
+    /// What the real database was found to sustain, if it is the limit.
+    pub measured_writes_per_s: Option<u32>,
+    /// The length of a modelled write.
     pub db_latency: Duration,
-    /// The database's file; a temporary one if none is named.
-    pub db: Option<PathBuf>,
+    /// The real database; a temporary SQLite file if none is named.
+    pub sink: Option<Place>,
     /// Continue the sale in the database.
     pub resume: bool,
     /// Run the load without a broker first.
     pub direct: bool,
+    /// The bound of the search for the highest rate, if that is what is wanted.
+    pub find_limit: Option<Duration>,
     /// Where everything is written to.
     pub json: Option<PathBuf>,
+    /// Where the page is written to.
+    pub report: Option<PathBuf>,
     /// What drives the client's sockets.
     pub client_io: ClientIo,
 }
@@ -93,46 +115,115 @@ impl Settings {
     /// # Errors
     /// [`Failure::Usage`] for a contradiction, [`Failure::Database`] for an unusable file.
     pub fn check(args: FlashSale, topic: &str) -> Result<(Self, Option<Store>), Failure> {
-        check_resume(&args)?;
+        let incidents = Incidents::from(args.incidents.clone());
+        check_resume(&args, &incidents)?;
+        check_model(&args, &incidents)?;
+        check_limit(&args, &incidents)?;
         let broker = broker_choice(&args)?;
-        let existed = args.db.as_deref().is_some_and(std::path::Path::exists);
-        let store = args.db.as_deref().map(Store::open).transpose()?;
-        let remembered = match &store {
-            Some(store) if existed => recall(store)?,
-            _ => None,
-        };
+        let rules = rules(args.delivery, args.idempotency);
+        let open = |place| Store::open(place, rules);
+        let store = args.sink.as_ref().map(open).transpose()?;
+        let remembered = store.as_ref().map(recall).transpose()?.flatten();
         let sale = match (args.resume, remembered) {
-            (false, None) => new_sale(&args, topic)?,
+            (false, None) => new_sale(&args, topic, incidents.clone())?,
             (true, Some(sale)) => same_sale(&args, sale)?,
             (true, None) => {
                 return Err(usage(format!(
                     "there is no sale to resume in {}",
-                    path(&args)
+                    database(&args)
                 )));
             }
             (false, Some(_)) => {
                 return Err(usage(format!(
-                    "{} holds a sale already: add --resume to continue it, or name a new file",
-                    path(&args)
+                    "{} holds a sale already: add --resume to continue it, or name another one",
+                    database(&args)
                 )));
             }
         };
+        // A member that joins wants a partition, too.
+        let newcomers = usize::from(incidents.rebalance_at.is_some());
+        let places = sale.partitions.saturating_sub(newcomers);
+        let workers_per_partition = match (args.workers, args.workers_per_partition) {
+            (Workers::Ordered, None | Some(1)) => 1,
+            (Workers::Ordered, Some(_)) => {
+                let sentence = "--workers ordered has one worker per partition: leave \
+                                --workers-per-partition out";
+                return Err(usage(sentence.to_owned()));
+            }
+            (_, count) => count.unwrap_or(WORKERS_DEFAULT),
+        };
         let settings = Self {
-            members: args.members.unwrap_or(sale.partitions),
+            members: args.members.unwrap_or(places),
             sale,
             broker,
             workers: args.workers,
+            workers_per_partition,
+            delivery: args.delivery,
+            idempotency: args.idempotency,
+            incidents,
             buffer: args.buffer,
-            db_writes_per_s: args.db_writes_per_s,
-            db_latency: args.db_latency,
-            db: args.db,
+            db_writes_per_s: args.db_writes_per_s.0,
+            measured_writes_per_s: None,
+            db_latency: match args.db_writes_per_s.0 {
+                Some(_) => args.db_latency.unwrap_or(DB_LATENCY_DEFAULT),
+                None => Duration::ZERO,
+            },
+            sink: args.sink,
             resume: args.resume,
             direct: args.direct,
+            find_limit: args.find_limit,
             json: args.json,
+            report: args.report,
             client_io: args.client_io,
         };
         settings.check_sizes()?;
+        settings.check_incidents()?;
         Ok((settings, store))
+    }
+
+    /// What the rows and their offsets promise each other.
+    pub fn rules(&self) -> Rules {
+        rules(self.delivery, self.idempotency)
+    }
+
+    fn check_incidents(&self) -> Result<(), Failure> {
+        let incidents = &self.incidents;
+        let partitions = self.sale.partitions;
+        if incidents.kill_broker_at.is_some()
+            && let BrokerChoice::Running { bootstrap } = &self.broker
+        {
+            return Err(usage(format!(
+                "--kill-broker-at kills only a broker that this tool has started: leave out \
+                 --bootstrap {bootstrap}, or kill that one yourself"
+            )));
+        }
+        if incidents.kill_consumer_at.is_some() && self.members < 2 {
+            let sentence = "--kill-consumer-at leaves nobody: use at least --members 2";
+            return Err(usage(sentence.to_owned()));
+        }
+        if incidents.rebalance_at.is_some() && self.members >= partitions {
+            return Err(usage(format!(
+                "--rebalance-at brings a member for which none of {partitions} partitions is left: \
+                 use at most --members {}",
+                partitions.saturating_sub(1)
+            )));
+        }
+        // A sale without a model ends when its database is done, which is not known yet.
+        let ends_s = match self.db_writes_per_s {
+            Some(_) => self.load().drained_at_s().value,
+            None => self.sale.window.as_secs_f64(),
+        };
+        let late = incidents
+            .times()
+            .into_iter()
+            .find(|(_, at)| at.as_secs_f64() >= ends_s);
+        if let Some((flag, at)) = late {
+            return Err(usage(format!(
+                "{flag} at {} s comes after the sale, which ends at {ends_s:.1} s",
+                at.as_secs_f64()
+            )));
+        }
+        Ok(())
     }
 
     fn check_sizes(&self) -> Result<(), Failure> {
@@ -151,11 +242,11 @@ impl Settings {
                 "--orders 0 leaves nothing to sell: use at least 1".to_owned(),
             ),
             (
-                self.workers == 0,
-                "--workers 0 can write nothing: use at least 1".to_owned(),
+                self.workers_per_partition == 0,
+                "--workers-per-partition 0 can write nothing: use at least 1".to_owned(),
             ),
             (
-                self.db_writes_per_s == 0,
+                self.db_writes_per_s == Some(0),
                 "--db-writes-per-s 0 never ends: use at least 1".to_owned(),
             ),
             (
@@ -173,12 +264,12 @@ impl Settings {
             }
         }
         // Half a share must still keep all workers busy while more is fetched.
-        let least = partitions * self.workers * 4;
+        let least = partitions * self.workers_per_partition * 4;
         if self.buffer < least {
             return Err(usage(format!(
                 "--buffer {} is too small for {partitions} partitions of {} workers: use at least \
                  {least}",
-                self.buffer, self.workers
+                self.buffer, self.workers_per_partition
             )));
         }
         Ok(())
@@ -189,10 +280,38 @@ impl Settings {
         Load {
             orders: self.sale.orders,
             window: self.sale.window,
-            db_writes_per_s: self.db_writes_per_s,
+            db_writes_per_s: self
+                .db_writes_per_s
+                .or(self.measured_writes_per_s)
+                .unwrap_or(1),
+            is_measured: self.db_writes_per_s.is_none(),
             db_latency: self.db_latency,
-            db_concurrent: self.workers * self.sale.partitions,
+            partitions: self.sale.partitions,
+            partitions_of_member: self.sale.partitions.div_ceil(self.members),
+            workers: self.workers_per_partition,
+            by_key: self.workers == Workers::Key,
+            session_timeout: SESSION_TIMEOUT,
+            incidents: self.incidents.clone(),
         }
+    }
+
+    /// What the sale's way of consuming promises.
+    pub fn promise(&self) -> Promise {
+        let load = self.load();
+        let extent = Extent {
+            partitions_of_member: load.partitions_of_member,
+            buffer_of_partition: self.share(),
+            writes_per_s_of_partition: load
+                .writes_per_s_of_partition()
+                .min(f64::from(load.db_writes_per_s)),
+        };
+        promise(
+            self.workers,
+            self.delivery,
+            self.idempotency,
+            &self.incidents,
+            extent,
+        )
     }
 
     /// Most records a member is handed at once: a tenth of a partition's share of the buffer.
@@ -208,17 +327,30 @@ impl Settings {
         Shape {
             partitions: self.sale.partitions,
             lane: Limits {
-                workers: self.workers,
+                workers: self.workers_per_partition,
+                by_key: self.workers == Workers::Key,
                 pause_at,
                 resume_below: pause_at - self.records_max(),
             },
             db_writes_per_s: self.db_writes_per_s,
             db_latency: self.db_latency,
+            seen_max: match self.idempotency {
+                Idempotency::Window(ids) => Some(ids),
+                Idempotency::None | Idempotency::UniqueKey => None,
+            },
+            incidents: self.incidents.clone(),
         }
     }
 
     fn share(&self) -> usize {
         self.buffer / self.sale.partitions
+    }
+}
+
+fn rules(delivery: Delivery, idempotency: Idempotency) -> Rules {
+    Rules {
+        exactly_once: delivery == Delivery::ExactlyOnce,
+        unique_key: idempotency == Idempotency::UniqueKey,
     }
 }
 
@@ -248,24 +380,67 @@ fn usage(sentence: String) -> Failure {
     Failure::Usage(sentence)
 }
 
-fn path(args: &FlashSale) -> String {
-    args.db
-        .as_deref()
-        .unwrap_or("the database".as_ref())
-        .display()
-        .to_string()
+fn database(args: &FlashSale) -> String {
+    match &args.sink {
+        Some(place) => place.to_string(),
+        None => "the database".to_owned(),
+    }
 }
 
-fn check_resume(args: &FlashSale) -> Result<(), Failure> {
+/// What only a modelled database has, or can be compared with.
+fn check_model(args: &FlashSale, incidents: &Incidents) -> Result<(), Failure> {
+    if args.direct && *incidents != Incidents::default() {
+        let sentence = "--direct shows the load alone: leave out what is to go wrong";
+        return Err(usage(sentence.to_owned()));
+    }
+    if args.db_writes_per_s.0.is_some() {
+        return Ok(());
+    }
+    let sentence = if args.db_latency.is_some() {
+        "--db-latency is of the modelled database: leave it out, or give --db-writes-per-s a rate"
+    } else if incidents.db_slow.is_some() {
+        "--db-slow is of the modelled database: give --db-writes-per-s a rate"
+    } else if args.direct {
+        "--direct compares with the modelled database: give --db-writes-per-s a rate"
+    } else {
+        return Ok(());
+    };
+    Err(usage(sentence.to_owned()))
+}
+
+/// What a search for the highest rate decides by itself.
+fn check_limit(args: &FlashSale, incidents: &Incidents) -> Result<(), Failure> {
+    let given = [
+        ("--orders", args.orders.is_some()),
+        ("--sink", args.sink.is_some()),
+        ("--resume", args.resume),
+        ("--direct", args.direct),
+        ("--report", args.report.is_some()),
+        ("what is to go wrong", *incidents != Incidents::default()),
+    ];
+    let given = given.into_iter().find(|(_, given)| *given);
+    match (args.find_limit, given) {
+        (Some(_), Some((what, _))) => Err(usage(format!(
+            "--find-limit runs many sales of its own: leave out {what}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn check_resume(args: &FlashSale, incidents: &Incidents) -> Result<(), Failure> {
     if !args.resume {
         return Ok(());
     }
-    let sentence = if args.db.is_none() {
-        "--resume needs --db FILE: the database knows where to go on"
+    let sentence = if args.sink.is_none() {
+        "--resume needs --sink DATABASE: the database knows where to go on"
     } else if args.bootstrap.is_none() {
         "--resume needs --bootstrap HOST:PORT: a broker inside the process keeps nothing"
     } else if args.direct {
         "--resume contradicts --direct: without a broker there is nothing to go on with"
+    } else if args.delivery != Delivery::ExactlyOnce {
+        "--resume goes on where the database says, which only --delivery exactly-once writes there"
+    } else if *incidents != Incidents::default() {
+        "--resume finishes a sale in which enough went wrong: leave out what is to go wrong"
     } else {
         return Ok(());
     };
@@ -286,8 +461,11 @@ fn broker_choice(args: &FlashSale) -> Result<BrokerChoice, Failure> {
     Ok(BrokerChoice::Running { bootstrap })
 }
 
-fn new_sale(args: &FlashSale, topic: &str) -> Result<Sale, Failure> {
-    let window = args.window.unwrap_or(WINDOW_DEFAULT);
+fn new_sale(args: &FlashSale, topic: &str, incidents: Incidents) -> Result<Sale, Failure> {
+    let window = args.window.unwrap_or(match args.find_limit {
+        Some(_) => TRIAL_WINDOW,
+        None => WINDOW_DEFAULT,
+    });
     Ok(Sale {
         seed: args.seed.unwrap_or(SEED_DEFAULT),
         orders: args.orders.unwrap_or_else(|| orders_in(window)),
@@ -295,6 +473,7 @@ fn new_sale(args: &FlashSale, topic: &str) -> Result<Sale, Failure> {
         partitions: args.partitions.unwrap_or(PARTITIONS_DEFAULT),
         topic: topic.to_owned(),
         group: topic.to_owned(),
+        incidents,
     })
 }
 
@@ -319,7 +498,7 @@ fn same_sale(args: &FlashSale, sale: Sale) -> Result<Sale, Failure> {
     match differs.iter().find(|(_, differs)| *differs) {
         Some((flag, _)) => Err(usage(format!(
             "{flag} is not that of the sale in {}: leave it out to resume that sale",
-            path(args)
+            database(args)
         ))),
         None => Ok(sale),
     }
@@ -348,7 +527,10 @@ mod tests {
             (settings.sale.orders, settings.sale.partitions),
             (500_000, 10)
         );
-        assert_eq!(settings.load().db_concurrent, 500);
+        assert_eq!(
+            (settings.load().workers, settings.load().by_key),
+            (50, true)
+        );
         assert_eq!((settings.members, settings.buffer), (10, 10_000));
         assert_eq!(settings.db_latency, Duration::from_millis(100));
         let in_process = BrokerChoice::InProcess {
@@ -377,14 +559,17 @@ mod tests {
             let lane = settings.shape().lane;
             let worst = (lane.pause_at - 1 + settings.records_max()) * settings.sale.partitions;
             assert!(worst <= buffer, "{worst} of {buffer}");
-            assert!(lane.resume_below < lane.pause_at && lane.resume_below > settings.workers);
+            assert!(
+                lane.resume_below < lane.pause_at
+                    && lane.resume_below > settings.workers_per_partition
+            );
         }
     }
 
     #[test]
     fn contradictions_are_refused_in_a_sentence() {
-        assert!(refusal(&["--resume"]).contains("--db FILE"));
-        assert!(refusal(&["--resume", "--db", "x.db"]).contains("--bootstrap"));
+        assert!(refusal(&["--resume"]).contains("--sink DATABASE"));
+        assert!(refusal(&["--resume", "--sink", "sqlite:x.db"]).contains("--bootstrap"));
         assert!(refusal(&["--bootstrap", "h:1", "--cores", "2"]).contains("h:1"));
         assert!(refusal(&["--bootstrap", "h:1", "--set", "a=b"]).contains("--set"));
         assert!(refusal(&["--members", "11"]).contains("use 1 to 10"));
@@ -392,28 +577,76 @@ mod tests {
         for zero in [
             "--partitions",
             "--orders",
-            "--workers",
+            "--workers-per-partition",
             "--db-writes-per-s",
             "--members",
         ] {
             assert!(refusal(&[zero, "0"]).contains(zero));
         }
         assert!(refusal(&["--window", "0s"]).contains("--window"));
+        let no_model = ["--db-writes-per-s", "none"];
+        assert!(refusal(&[&no_model[..], &["--db-latency", "1ms"]].concat()).contains("latency"));
+        assert!(refusal(&[&no_model[..], &["--direct"]].concat()).contains("--direct"));
+    }
+
+    #[test]
+    fn incidents_that_cannot_be_are_refused_in_a_sentence() {
+        assert!(refusal(&["--bootstrap", "h:1", "--kill-broker-at", "1s"]).contains("h:1"));
+        assert!(refusal(&["--members", "1", "--kill-consumer-at", "1s"]).contains("--members 2"));
+        assert!(refusal(&["--members", "10", "--rebalance-at", "1s"]).contains("--members 9"));
+        assert!(refusal(&["--db-down", "1s@101s"]).contains("after the sale"));
+        assert!(refusal(&["--direct", "--poison", "1%"]).contains("--direct"));
+        let slow = ["--db-writes-per-s", "none", "--db-slow", "50%@1s..2s"];
+        assert!(refusal(&slow).contains("--db-slow"));
+        assert!(refusal(&["--workers", "ordered", "--workers-per-partition", "2"]).contains("one"));
+        let resume = ["--resume", "--sink", "sqlite:x.db", "--bootstrap", "h:1"];
+        assert!(refusal(&[&resume[..], &["--poison", "1%"]].concat()).contains("--resume"));
+        let delivery = ["--delivery", "at-least-once"];
+        assert!(refusal(&[&resume[..], &delivery].concat()).contains("exactly-once"));
+        let joined = check(&["--rebalance-at", "20s"]).unwrap();
+        assert_eq!(joined.members, 9);
+    }
+
+    #[test]
+    fn a_search_for_the_limit_takes_no_orders_from_elsewhere() {
+        assert_eq!(
+            check(&["--find-limit"]).unwrap().find_limit,
+            Some(Duration::from_millis(50))
+        );
+        let bound = check(&["--find-limit", "5ms"]).unwrap().find_limit;
+        assert_eq!(bound, Some(Duration::from_millis(5)));
+        for with in [
+            ["--orders", "9"],
+            ["--poison", "1%"],
+            ["--report", "x.html"],
+        ] {
+            let refusal = refusal(&[&["--find-limit"][..], &with].concat());
+            assert!(refusal.contains("--find-limit"), "{refusal}");
+        }
     }
 
     #[test]
     fn a_database_is_continued_only_on_request_and_only_with_its_own_sale() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("sale.db");
-        let db = file.to_str().unwrap();
-        let resume = ["--db", db, "--resume", "--bootstrap", "h:1"];
+        let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
+        let sink = sink.as_str();
+        let resume = ["--sink", sink, "--resume", "--bootstrap", "h:1"];
         assert!(refusal(&resume).contains("no sale to resume"));
 
-        let new = parse(["flash-sale", "--db", db, "--seed", "7", "--window", "6s"]).unwrap();
+        let new = parse([
+            "flash-sale",
+            "--sink",
+            sink,
+            "--seed",
+            "7",
+            "--window",
+            "6s",
+        ])
+        .unwrap();
         let (settings, store) = Settings::check(new, "sale-1").unwrap();
         remember(&store.unwrap(), &settings.sale).unwrap();
 
-        assert!(refusal(&["--db", db]).contains("--resume"));
+        assert!(refusal(&["--sink", sink]).contains("--resume"));
         assert_eq!(check(&resume).unwrap().sale, settings.sale);
         let other = [&resume[..], &["--seed", "8"]].concat();
         assert!(refusal(&other).contains("--seed"));

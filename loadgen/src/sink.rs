@@ -13,13 +13,15 @@ use crate::store::{Row, Store};
 /// A transaction gathers rows for this long.
 const GATHER: Duration = Duration::from_millis(20);
 /// And takes no more than this many.
-const ROWS_MAX: usize = 2_000;
+pub(crate) const ROWS_MAX: usize = 2_000;
 
 /// What one transaction has made permanent.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Commit {
     /// Rows by partition.
     pub rows: BTreeMap<i32, usize>,
+    /// How many of them were turned away, as the database had their orders.
+    pub turned_away: u64,
 }
 
 /// Where finished orders go.
@@ -120,9 +122,12 @@ fn write(
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        store.apply(&rows)?;
+        let turned_away = store.apply(&rows)?;
         // Nobody listens any more while the sink is being closed.
-        let _ = report.send(commit_of(&rows));
+        let _ = report.send(Commit {
+            turned_away,
+            ..commit_of(&rows)
+        });
     }
     Ok(store)
 }
@@ -140,7 +145,11 @@ pub(crate) fn commit_of(rows: &[Row]) -> Commit {
 mod tests {
     use super::*;
     use crate::orders::Order;
-    use std::path::Path;
+    use crate::store::{Place, Rules};
+
+    fn open(place: &Place) -> Store {
+        Store::open(place, Rules::default()).unwrap()
+    }
 
     fn rows(partition: i32, offsets: std::ops::Range<i64>) -> Vec<Row> {
         offsets
@@ -152,7 +161,7 @@ mod tests {
                 Row {
                     partition,
                     offset,
-                    order,
+                    order: Some(order),
                     started_ns: offset,
                     finished_ns: offset,
                 }
@@ -162,7 +171,7 @@ mod tests {
 
     #[test]
     fn everything_submitted_is_in_the_database_after_close() {
-        let mut sink = ThreadSink::start(Store::open(Path::new(":memory:")).unwrap()).unwrap();
+        let mut sink = ThreadSink::start(Store::memory()).unwrap();
         for at in 0..50 {
             sink.submit(rows(at % 2, i64::from(at) * 10..i64::from(at) * 10 + 10))
                 .unwrap();
@@ -178,24 +187,25 @@ mod tests {
     #[test]
     fn rows_are_reported_once_they_are_permanent() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sale.db");
-        let mut sink = ThreadSink::start(Store::open(&path).unwrap()).unwrap();
+        let place = Place::Sqlite(folder.path().join("sale.db"));
+        let mut sink = ThreadSink::start(open(&place)).unwrap();
         sink.submit(rows(3, 0..7)).unwrap();
         let commit = sink.commits.recv().unwrap();
         assert_eq!(
             commit,
             Commit {
-                rows: BTreeMap::from([(3, 7)])
+                rows: BTreeMap::from([(3, 7)]),
+                turned_away: 0,
             }
         );
-        assert_eq!(Store::open(&path).unwrap().audit(7, 1).unwrap().rows, 7);
+        assert_eq!(open(&place).audit(7, 1).unwrap().rows, 7);
     }
 
     #[test]
     fn a_failed_database_is_told_and_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sale.db");
-        let mut sink = ThreadSink::start(Store::open(&path).unwrap()).unwrap();
+        let mut sink = ThreadSink::start(open(&Place::Sqlite(path.clone()))).unwrap();
         let spoiler = rusqlite::Connection::open(&path).unwrap();
         spoiler.execute("DROP TABLE orders", []).unwrap();
         sink.submit(rows(0, 0..1)).unwrap();

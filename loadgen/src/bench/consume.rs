@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::args::{ConsumeArgs, Load};
-use super::cluster::Topic;
 use super::course::{self, Course, Tasks};
 use super::fetcher::{Asking, Fetcher, Position};
 use super::link::Link;
@@ -17,6 +16,7 @@ use super::pipeline::{Enough, Flight, Pipeline};
 use super::produce;
 use super::result::Outcome;
 use super::session::Measuring;
+use crate::cluster::Topic;
 use crate::failure::Failure;
 
 /// Size of the records that a topic is filled with, if nothing is said.

@@ -14,7 +14,6 @@
 mod answer;
 mod args;
 mod assignment;
-mod cluster;
 mod connections;
 mod consume;
 mod course;

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::args::{Acks, Load};
 use super::assignment::share_out;
-use super::cluster::Topic;
 use super::course::{self, Tasks};
 use super::frames::Frames;
 use super::link::Link;
@@ -17,6 +16,7 @@ use super::pace::Schedule;
 use super::pipeline::{Enough, Flight, Pipeline};
 use super::result::Outcome;
 use super::session::Measuring;
+use crate::cluster::Topic;
 use crate::failure::Failure;
 
 /// Runs the load and checks that the topic has what was acknowledged.

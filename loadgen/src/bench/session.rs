@@ -10,9 +10,9 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::args::Target;
-use super::cluster::{Cluster, Topic};
 use super::result::Outcome;
 use crate::broker::InProcess;
+use crate::cluster::{Cluster, Topic};
 use crate::failure::Failure;
 use crate::host::{BrokerProcess, Host};
 use crate::live::Live;

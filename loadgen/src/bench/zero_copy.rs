@@ -64,7 +64,7 @@ pub async fn run(measuring: &Measuring, args: &ZeroCopyArgs) -> Result<Outcome, 
 async fn turns(
     measuring: &Measuring,
     args: &ZeroCopyArgs,
-    topic: &super::cluster::Topic,
+    topic: &crate::cluster::Topic,
 ) -> Result<Vec<(String, Course)>, Failure> {
     let (warm_up, duration) = measuring.times();
     let mut courses = Vec::new();

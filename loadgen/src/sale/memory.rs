@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::dead_letter::Letter;
 use crate::failure::Failure;
 use crate::orders::Planned;
 use crate::ports::{Feed, FeedEvent, Publisher, Record};
@@ -18,6 +19,10 @@ use crate::store::{Row, Store};
 /// The broker's answer takes this long.
 const ACK_AFTER: Duration = Duration::from_millis(3);
 pub(crate) const RECORDS_MAX: usize = 50;
+/// A dead member is noticed after this long.
+pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a member without records looks for partitions.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What goes wrong in the broker.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,11 +45,26 @@ pub(crate) enum Fault {
     Away(Duration, Duration),
 }
 
+/// A partition without an owner.
+#[derive(Debug)]
+struct Orphan {
+    partition: i32,
+    /// Nobody gets it before.
+    free_at: Instant,
+    /// Who gets it; anybody if nobody is named.
+    taker: Option<usize>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Broker {
     pub(crate) partitions: RefCell<Vec<Vec<Record>>>,
     fault: Fault,
     held_back: RefCell<Option<Planned>>,
+    pub(crate) letters: RefCell<Vec<Letter>>,
+    committed: RefCell<BTreeMap<i32, i64>>,
+    orphans: RefCell<Vec<Orphan>>,
+    /// Partitions that their owners have to give to a member that joins, with its number.
+    moving: RefCell<BTreeMap<i32, usize>>,
     stored: Notify,
     begun: Option<Instant>,
 }
@@ -68,18 +88,33 @@ impl Broker {
 
     pub(crate) fn feeds(self: &Rc<Self>, members: usize) -> Vec<MemoryFeed> {
         let partitions = self.partitions.borrow().len();
-        let feed = |member| MemoryFeed {
+        let feed = |member| {
+            let own = (member..partitions).step_by(members);
+            self.feed(member, own.map(|p| (p as i32, 0)).collect())
+        };
+        (0..members).map(feed).collect()
+    }
+
+    fn feed(self: &Rc<Self>, member: usize, positions: BTreeMap<i32, usize>) -> MemoryFeed {
+        MemoryFeed {
             broker: Rc::clone(self),
-            positions: (member..partitions)
-                .step_by(members)
-                .map(|p| (p as i32, 0))
-                .collect(),
+            member,
+            positions,
             paused: BTreeSet::new(),
             delivered: 0,
             pending: Vec::new(),
+            given_up: Vec::new(),
             joined: false,
-        };
-        (0..members).map(feed).collect()
+        }
+    }
+
+    /// A member that takes this partition from its owner.
+    pub(crate) fn newcomer(self: &Rc<Self>, member: usize, partition: i32) -> MemoryFeed {
+        self.moving.borrow_mut().insert(partition, member);
+        self.stored.notify_waiters();
+        let mut feed = self.feed(member, BTreeMap::new());
+        feed.joined = true;
+        feed
     }
 
     fn store(&self, order: &Planned) {
@@ -145,17 +180,42 @@ impl Publisher for MemoryPublisher {
             }
         }
     }
+
+    fn bury(&self, letter: &Letter) -> impl Future<Output = Result<(), String>> + use<> + 'static {
+        self.0.letters.borrow_mut().push(letter.clone());
+        async {
+            sleep(ACK_AFTER).await;
+            Ok(())
+        }
+    }
 }
 
-/// A member with a fixed assignment.
+/// A member with a fixed assignment, but for what dead ones leave and new ones take.
 #[derive(Debug)]
 pub(crate) struct MemoryFeed {
     broker: Rc<Broker>,
+    member: usize,
     positions: BTreeMap<i32, usize>,
     paused: BTreeSet<i32>,
     delivered: usize,
     pending: Vec<FeedEvent>,
+    /// Partitions whose revocation has been told; they are free when the next event is asked for.
+    given_up: Vec<Orphan>,
     joined: bool,
+}
+
+impl Drop for MemoryFeed {
+    /// The group notices by the session timeout.
+    fn drop(&mut self) {
+        let free_at = Instant::now() + SESSION_TIMEOUT;
+        let orphan = |partition: &i32| Orphan {
+            partition: *partition,
+            free_at,
+            taker: None,
+        };
+        let mut orphans = self.broker.orphans.borrow_mut();
+        orphans.extend(self.positions.keys().map(orphan));
+    }
 }
 
 impl MemoryFeed {
@@ -167,6 +227,9 @@ impl MemoryFeed {
             ));
         }
         if let Some(event) = self.pending.pop() {
+            return Some(event);
+        }
+        if let Some(event) = self.give_up().or_else(|| self.take_over()) {
             return Some(event);
         }
         let logs = self.broker.partitions.borrow();
@@ -196,6 +259,36 @@ impl MemoryFeed {
         }
         None
     }
+
+    fn give_up(&mut self) -> Option<FeedEvent> {
+        self.broker.orphans.borrow_mut().append(&mut self.given_up);
+        let mut moving = self.broker.moving.borrow_mut();
+        let moved = self
+            .positions
+            .keys()
+            .find(|partition| moving.contains_key(partition));
+        let partition = *moved?;
+        self.positions.remove(&partition);
+        self.given_up.push(Orphan {
+            partition,
+            free_at: Instant::now(),
+            taker: moving.remove(&partition),
+        });
+        Some(FeedEvent::Revoked(vec![partition]))
+    }
+
+    fn take_over(&mut self) -> Option<FeedEvent> {
+        let mut orphans = self.broker.orphans.borrow_mut();
+        let at = orphans.iter().position(|orphan| {
+            let is_free = orphan.free_at <= Instant::now();
+            is_free && orphan.taker.is_none_or(|taker| taker == self.member)
+        })?;
+        let partition = orphans.remove(at).partition;
+        let committed = self.broker.committed.borrow();
+        let position = committed.get(&partition).copied().unwrap_or(0);
+        self.positions.insert(partition, position as usize);
+        Some(FeedEvent::Assigned(vec![partition]))
+    }
 }
 
 impl Feed for MemoryFeed {
@@ -210,7 +303,8 @@ impl Feed for MemoryFeed {
                 return Ok(event);
             }
             let broker = Rc::clone(&self.broker);
-            broker.stored.notified().await;
+            // Time alone may free a partition.
+            let _ = timeout(LOOK, broker.stored.notified()).await;
         }
     }
 
@@ -228,11 +322,18 @@ impl Feed for MemoryFeed {
         self.positions.insert(partition, offset as usize);
     }
 
-    async fn commit(&mut self, _: &[(i32, i64)]) -> Result<(), String> {
+    async fn commit(&mut self, offsets: &[(i32, i64)]) -> Result<(), String> {
+        self.broker
+            .committed
+            .borrow_mut()
+            .extend(offsets.iter().copied());
         Ok(())
     }
 
-    async fn close(self) {}
+    async fn close(mut self) {
+        // The next owner need not wait until the group notices.
+        self.positions.clear();
+    }
 }
 
 /// Changes rows before they are written.
@@ -258,9 +359,11 @@ impl InlineSink {
 
 impl Sink for InlineSink {
     fn submit(&mut self, mut rows: Vec<Row>) -> Result<(), Failure> {
-        self.commits.push(commit_of(&rows));
+        let mut commit = commit_of(&rows);
         (self.spoil)(&mut rows);
-        self.store.apply(&rows)
+        commit.turned_away = self.store.apply(&rows)?;
+        self.commits.push(commit);
+        Ok(())
     }
 
     fn committed(&mut self) -> Result<Vec<Commit>, Failure> {

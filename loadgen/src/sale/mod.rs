@@ -1,6 +1,9 @@
 //! One sale from the forming of the group to the last row: puts producers, members and the ticking
-//! engine together, samples them every second, and says when it is over.
+//! engine together, makes the incidents happen, samples it all every second, and says when it is
+//! over.
 
+#[cfg(test)]
+mod incident_tests;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
@@ -8,20 +11,25 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
 use crate::clock::Clock;
 use crate::consume::{Group, Over, Owners, consume};
-use crate::engine::{Counts, Engine, Outcome, Shape};
+use crate::dead_letter::Letter;
+use crate::engine::{Counts, Engine, Outcome, Shape, Ticket};
 use crate::failure::Failure;
+use crate::incidents::Incidents;
+use crate::lag;
 use crate::orders::Orders;
 use crate::ports::{Feed, Publisher};
 use crate::produce::produce;
+use crate::promise::Delivery;
 use crate::sink::Sink;
 use crate::store::Store;
 
@@ -45,8 +53,28 @@ pub struct Plan {
     pub logged: BTreeMap<i32, u64>,
     /// Where the database continues in each partition.
     pub next_offsets: BTreeMap<i32, i64>,
+    /// When the group's offsets are committed.
+    pub delivery: Delivery,
     /// The sale is given up when nothing has moved for this long.
     pub patience: Duration,
+}
+
+/// Something that is begun only when its time has come.
+pub type Later<T> = Pin<Box<dyn Future<Output = Result<T, Failure>>>>;
+
+/// What the incidents need from outside the sale.
+pub struct Upsets<F> {
+    /// Kills the broker and starts it again.
+    pub crash: Option<Later<()>>,
+    /// Makes another member.
+    pub newcomer: Option<Later<F>>,
+}
+
+impl<F> Default for Upsets<F> {
+    fn default() -> Self {
+        let (crash, newcomer) = (None, None);
+        Self { crash, newcomer }
+    }
 }
 
 /// One line of the sale's course.
@@ -66,6 +94,10 @@ pub struct Second {
     pub buffer: usize,
     /// Partitions paused.
     pub paused: usize,
+    /// Age of the oldest order that waits, in seconds.
+    pub lag_s: f64,
+    /// Seconds to write the backlog at the rate of the last seconds.
+    pub drain_s: f64,
     /// 99 % of this second's acknowledgements took at most this long from the intended time.
     pub ack_p99_us: u64,
 }
@@ -94,6 +126,7 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
     plan: Plan,
     publisher: P,
     feeds: Vec<F>,
+    upsets: Upsets<F>,
     sink: S,
     stop: impl Future<Output = ()>,
     observe: &mut dyn FnMut(&Second),
@@ -111,21 +144,30 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
         engine: Rc::clone(&engine),
         owners,
         room,
+        delivery: plan.delivery,
+        refuses: plan.shape.incidents.poison > 0.0,
     };
-
-    // Each ends with an error only, until the sale is over.
-    let mut members = JoinSet::new();
-    for (member, feed) in feeds.into_iter().enumerate() {
-        members.spawn_local(consume(member, feed, group.clone(), is_over.clone()));
-    }
-    members.spawn_local(tick(group.clone(), is_over));
+    let (begin, has_begun) = watch::channel(false);
+    let publisher = Rc::new(publisher);
+    let ticking = tick(group.clone(), Rc::clone(&publisher), is_over.clone());
+    let incidents = plan.shape.incidents.clone();
+    let mut members = spawn_members(feeds, upsets, incidents, &group, &has_begun, &is_over);
+    members.spawn_local(ticking);
 
     let mut course = Course::default();
-    let run = course.run(plan, publisher, &group, observe);
-    let interrupted = tokio::select! {
-        ended = run => ended.map(|()| false)?,
-        failed = members.join_next() => return Err(failure_of(failed)),
-        () = stop => true,
+    let interrupted = {
+        let run = course.run(plan, publisher, &group, begin, observe);
+        tokio::pin!(run, stop);
+        loop {
+            tokio::select! {
+                ended = &mut run => break ended.map(|()| false)?,
+                ended = members.join_next() => match ended {
+                    Some(Ok(Ok(()))) => {}
+                    failed => return Err(failure_of(failed)),
+                },
+                () = &mut stop => break true,
+            }
+        }
     };
     // Members leave before the engine is taken apart; the silence has shown that nothing is lost.
     over.send_replace(true);
@@ -148,6 +190,46 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
     })
 }
 
+/// The members of the group and what happens to them and the broker. Until the sale is over, a task
+/// ends with an error, or as a member that dies, or as an incident that has passed.
+fn spawn_members<F: Feed, S: Sink + 'static>(
+    feeds: Vec<F>,
+    upsets: Upsets<F>,
+    incidents: Incidents,
+    group: &Group<S>,
+    has_begun: &watch::Receiver<bool>,
+    is_over: &Over,
+) -> JoinSet<Result<(), Failure>> {
+    let at = |time| reached(time, has_begun.clone());
+    let mut members = JoinSet::new();
+    let newcomer_number = feeds.len();
+    for (member, feed) in feeds.into_iter().enumerate() {
+        let dies = at(incidents.kill_consumer_at.filter(|_| member == 0));
+        members.spawn_local(consume(member, feed, group.clone(), is_over.clone(), dies));
+    }
+    if let Some(crash) = upsets.crash {
+        let time = at(incidents.kill_broker_at);
+        members.spawn_local(crash_at(time, crash, group.clone(), is_over.clone()));
+    }
+    if let Some(newcomer) = upsets.newcomer {
+        let (time, number) = (at(incidents.rebalance_at), newcomer_number);
+        members.spawn_local(join_at(
+            time,
+            newcomer,
+            number,
+            group.clone(),
+            is_over.clone(),
+        ));
+    }
+    members.spawn_local(note(
+        group.clone(),
+        incidents,
+        has_begun.clone(),
+        is_over.clone(),
+    ));
+    members
+}
+
 /// What is noted while the sale runs; outlives it if it is stopped.
 #[derive(Default)]
 struct Course {
@@ -160,8 +242,9 @@ impl Course {
     async fn run<P: Publisher, S: Sink + 'static>(
         &mut self,
         plan: Plan,
-        publisher: P,
+        publisher: Rc<P>,
         group: &Group<S>,
+        begin: watch::Sender<bool>,
         observe: &mut dyn FnMut(&Second),
     ) -> Result<(), Failure> {
         let formed = timeout(GROUP_WITHIN, group.owners.complete()).await;
@@ -171,6 +254,7 @@ impl Course {
         })?;
         let engine = &group.engine;
         engine.borrow_mut().start();
+        begin.send_replace(true);
         let before = engine.borrow().counts().clone();
         let produce = produce(plan.orders, plan.logged, publisher, Rc::clone(engine));
         let watch = watch_over(engine, before, plan.patience, &mut self.seconds, observe);
@@ -195,21 +279,137 @@ fn failure_of(ended: Option<Result<Result<(), Failure>, tokio::task::JoinError>>
     }
 }
 
-/// Advances the engine and tells members whose partitions have room again.
-async fn tick<S: Sink>(group: Group<S>, mut over: Over) -> Result<(), Failure> {
+/// Resolves at this time of the sale; never without one.
+async fn reached(time: Option<Duration>, mut has_begun: watch::Receiver<bool>) {
+    match time {
+        Some(time) if has_begun.wait_for(|begun| *begun).await.is_ok() => sleep(time).await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// Notes when the incidents that need nothing else begin and end.
+async fn note<S: Sink>(
+    group: Group<S>,
+    incidents: Incidents,
+    mut has_begun: watch::Receiver<bool>,
+    mut over: Over,
+) -> Result<(), Failure> {
+    let spans = [
+        (
+            incidents.db_slow.map(|slow| slow.span),
+            "the database is slow",
+            "it is fast again",
+        ),
+        (
+            incidents.db_down,
+            "the database is down",
+            "the database is up again",
+        ),
+        (
+            incidents.burst.map(|burst| burst.span),
+            "a burst of orders",
+            "the burst ends",
+        ),
+    ];
+    let mut news = Vec::new();
+    for (span, begins, ends) in spans {
+        news.extend(
+            span.into_iter()
+                .flat_map(|span| [(span.from, begins), (span.to, ends)]),
+        );
+    }
+    news.sort_unstable();
+    let tell = async {
+        if has_begun.wait_for(|begun| *begun).await.is_err() {
+            return;
+        }
+        let begun = Instant::now();
+        for (at, what) in news {
+            tokio::time::sleep_until(begun + at).await;
+            group.engine.borrow_mut().note(what);
+        }
+    };
+    tokio::select! {
+        () = tell => {}
+        () = over.wait() => {}
+    }
+    Ok(())
+}
+
+async fn crash_at<S: Sink>(
+    time: impl Future<Output = ()>,
+    crash: Later<()>,
+    group: Group<S>,
+    mut over: Over,
+) -> Result<(), Failure> {
+    tokio::select! {
+        () = time => {}
+        () = over.wait() => return Ok(()),
+    }
+    group.engine.borrow_mut().note("the broker is killed");
+    crash.await?;
+    group.engine.borrow_mut().note("the broker is back");
+    Ok(())
+}
+
+async fn join_at<F: Feed, S: Sink>(
+    time: impl Future<Output = ()>,
+    newcomer: Later<F>,
+    number: usize,
+    group: Group<S>,
+    mut over: Over,
+) -> Result<(), Failure> {
+    tokio::select! {
+        () = time => {}
+        () = over.wait() => return Ok(()),
+    }
+    group.engine.borrow_mut().note("a member joins");
+    consume(number, newcomer.await?, group, over, std::future::pending()).await
+}
+
+/// Advances the engine, tells members whose partitions have room again, and sees to it that orders
+/// that were given up get into the dead letter topic.
+async fn tick<P: Publisher, S: Sink + 'static>(
+    group: Group<S>,
+    publisher: Rc<P>,
+    mut over: Over,
+) -> Result<(), Failure> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut burials = JoinSet::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            Some(ended) = burials.join_next() => {
+                ended.unwrap_or_else(|error| Err(Failure::Broker(error.to_string())))?;
+                continue;
+            }
             () = over.wait() => return Ok(()),
         }
         let mut engine = group.engine.borrow_mut();
         engine.advance()?;
+        for (ticket, letter) in engine.take_letters() {
+            burials.spawn_local(bury(ticket, letter, Rc::clone(&publisher), group.clone()));
+        }
         if engine.wants_resume() {
             group.room.notify_waiters();
         }
     }
+}
+
+async fn bury<P: Publisher, S: Sink>(
+    ticket: Ticket,
+    letter: Letter,
+    publisher: Rc<P>,
+    group: Group<S>,
+) -> Result<(), Failure> {
+    let sent = publisher.bury(&letter).await;
+    sent.map_err(|reason| {
+        Failure::Broker(format!(
+            "an order did not get into the dead letter topic: {reason}"
+        ))
+    })?;
+    group.engine.borrow_mut().buried(ticket)
 }
 
 /// Samples every second; returns when the sale has drained or nothing has moved for `patience`.
@@ -236,8 +436,11 @@ async fn watch_over<S: Sink>(
             let at_s = number / u64::from(LOOKS_PER_S);
             let second = sample(&mut engine, at_s, &before);
             before = engine.counts().clone();
-            observe(&second);
             seconds.push(second);
+            let (lag_s, drain_s) = (lag::age_s(seconds), lag::drain_s(seconds));
+            let second = seconds.last_mut().expect("it was just noted");
+            (second.lag_s, second.drain_s) = (lag_s, drain_s);
+            observe(second);
         }
         let silent = moved_at.elapsed();
         if (engine.is_drained() && silent >= SILENCE) || silent >= patience {
@@ -257,6 +460,8 @@ fn sample<S: Sink>(engine: &mut Engine<S>, at_s: u64, before: &Counts) -> Second
         backlog: engine.backlog(),
         buffer: engine.buffer(),
         paused: engine.paused(),
+        lag_s: 0.0,
+        drain_s: 0.0,
         ack_p99_us: if acks.is_empty() {
             0
         } else {

@@ -1,30 +1,29 @@
 //! Whole sales in memory on a simulated clock: one that goes right, and each way of going wrong
 //! with the checks that must fail.
 
-use std::path::Path;
-
 use tokio::task::LocalSet;
 use tokio::time::sleep;
 
-use super::memory::{Broker, Fault, InlineSink, MemoryPublisher, RECORDS_MAX, Spoil};
+use super::memory::{
+    Broker, Fault, InlineSink, MemoryPublisher, RECORDS_MAX, SESSION_TIMEOUT, Spoil,
+};
 use super::*;
 use crate::lane::Limits;
-use crate::model::{Load, orders_in};
+use crate::model::{self, Load};
 use crate::orders::Order;
+use crate::promise::Promise;
 use crate::verdict::{Facts, Verdict, judge};
 
 const SEED: u64 = 11;
-const PARTITIONS: usize = 10;
+pub(super) const PARTITIONS: usize = 10;
 const WINDOW: Duration = Duration::from_secs(6);
-const BUFFER: usize = 10_000;
+pub(super) const BUFFER: usize = 10_000;
 
-fn load() -> Load {
+pub(super) fn load() -> Load {
     Load {
-        orders: orders_in(WINDOW),
-        window: WINDOW,
-        db_writes_per_s: 5_000,
-        db_latency: Duration::from_millis(100),
-        db_concurrent: 500,
+        session_timeout: SESSION_TIMEOUT,
+        partitions_of_member: 3,
+        ..model::tests::sale(6)
     }
 }
 
@@ -32,10 +31,11 @@ fn orders() -> Orders {
     Orders::new(SEED, load().orders, WINDOW, PARTITIONS)
 }
 
-fn plan() -> Plan {
+pub(super) fn plan() -> Plan {
     let share = BUFFER / PARTITIONS;
     let lane = Limits {
         workers: 50,
+        by_key: true,
         pause_at: share - RECORDS_MAX,
         resume_below: share * 8 / 10,
     };
@@ -45,20 +45,23 @@ fn plan() -> Plan {
         shape: Shape {
             partitions: PARTITIONS,
             lane,
-            db_writes_per_s: 5_000,
+            db_writes_per_s: Some(5_000),
             db_latency: Duration::from_millis(100),
+            seen_max: None,
+            incidents: Incidents::default(),
         },
+        delivery: Delivery::ExactlyOnce,
         logged: BTreeMap::new(),
         next_offsets: BTreeMap::new(),
         patience: Duration::from_secs(3),
     }
 }
 
-fn memory_store() -> Store {
-    Store::open(Path::new(":memory:")).unwrap()
+pub(super) fn memory_store() -> Store {
+    Store::memory()
 }
 
-fn honest() -> Spoil {
+pub(super) fn honest() -> Spoil {
     Box::new(|_| {})
 }
 
@@ -95,6 +98,7 @@ fn sell(mut spoilt: Spoilt) -> (Verdict, Ended) {
             spoilt.plan,
             publisher,
             broker.feeds(4),
+            Upsets::default(),
             sink,
             never,
             &mut |_| {},
@@ -106,7 +110,7 @@ fn sell(mut spoilt: Spoilt) -> (Verdict, Ended) {
 }
 
 /// Runs on a clock that jumps to the next timer whenever nothing else is to be done.
-fn simulated<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn simulated<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -128,9 +132,20 @@ fn verdict(ended: &Ended, resumed: bool) -> Verdict {
         busy_writes: busy.map_or(0, |(from, to)| {
             ended.store.writes_between(from, to).unwrap()
         }),
+        promise: Promise {
+            key_order: true,
+            ..Promise::default()
+        },
+        slow_writes: None,
+        down_writes: None,
+        dead_letters: None,
         resumed,
         load,
     })
+}
+
+fn id(row: &crate::store::Row) -> Option<u64> {
+    row.order.as_ref().map(|order| order.order_id)
 }
 
 fn failing(spoilt: Spoilt) -> Vec<&'static str> {
@@ -230,7 +245,7 @@ fn a_broker_that_is_away_at_the_end_of_the_window_moves_the_peak_and_fails() {
 #[test]
 fn a_database_that_is_faster_than_it_may_be_fails() {
     let mut spoilt = nothing_wrong();
-    spoilt.plan.shape.db_writes_per_s = 5_050;
+    spoilt.plan.shape.db_writes_per_s = Some(5_050);
     spoilt.plan.shape.db_latency = Duration::from_millis(99);
     let failing = failing(spoilt);
     assert!(
@@ -253,7 +268,7 @@ fn a_database_that_is_slower_than_it_should_be_fails() {
 #[test]
 fn a_row_the_database_loses_fails() {
     let mut spoilt = nothing_wrong();
-    spoilt.spoil = Box::new(|rows| rows.retain(|row| row.order.order_id != 777));
+    spoilt.spoil = Box::new(|rows| rows.retain(|row| id(row) != Some(777)));
     let failing = failing(spoilt);
     assert!(failing.contains(&"lost"), "{failing:?}");
 }
@@ -262,7 +277,7 @@ fn a_row_the_database_loses_fails() {
 fn a_row_the_database_doubles_fails() {
     let mut spoilt = nothing_wrong();
     spoilt.spoil = Box::new(|rows| {
-        let doubled = rows.iter().find(|row| row.order.order_id == 777).cloned();
+        let doubled = rows.iter().find(|row| id(row) == Some(777)).cloned();
         rows.extend(doubled);
     });
     let failing = failing(spoilt);
@@ -275,10 +290,10 @@ fn an_order_applied_before_the_earlier_one_of_its_key_fails() {
     let mut held_back: Option<crate::store::Row> = None;
     let mut spoilt = nothing_wrong();
     spoilt.spoil = Box::new(move |rows| {
-        if let Some(at) = rows.iter().position(|row| row.order.order_id == first) {
+        if let Some(at) = rows.iter().position(|row| id(row) == Some(first)) {
             held_back = Some(rows.remove(at));
         }
-        if rows.iter().any(|row| row.order.order_id == second) {
+        if rows.iter().any(|row| id(row) == Some(second)) {
             rows.extend(held_back.take());
         }
     });
@@ -297,9 +312,17 @@ fn a_sale_that_was_stopped_is_finished_with_every_order_once() {
         let first = plan();
         let clock = first.clock;
         let (feeds, mut ignore) = (broker.feeds(10), |_: &Second| {});
-        let stopped = run(first, publisher.clone(), feeds, sink, soon, &mut ignore)
-            .await
-            .unwrap();
+        let stopped = run(
+            first,
+            publisher.clone(),
+            feeds,
+            Upsets::default(),
+            sink,
+            soon,
+            &mut ignore,
+        )
+        .await
+        .unwrap();
         assert!(stopped.interrupted);
         let counts = &stopped.outcome.counts;
         assert!(
@@ -318,7 +341,16 @@ fn a_sale_that_was_stopped_is_finished_with_every_order_once() {
         };
         let sink = InlineSink::new(stopped.store, honest());
         let never = std::future::pending();
-        let ended = run(again, publisher, broker.feeds(10), sink, never, &mut |_| {}).await;
+        let ended = run(
+            again,
+            publisher,
+            broker.feeds(10),
+            Upsets::default(),
+            sink,
+            never,
+            &mut |_| {},
+        )
+        .await;
         verdict(&ended.unwrap(), true)
     });
     assert!(verdict.pass(), "{verdict:#?}");
@@ -337,9 +369,17 @@ fn a_topic_with_something_else_in_it_is_refused_in_a_sentence() {
         let sink = InlineSink::new(memory_store(), honest());
         let publisher = MemoryPublisher(Rc::clone(&broker));
         let never = std::future::pending();
-        run(plan(), publisher, broker.feeds(2), sink, never, &mut |_| {})
-            .await
-            .unwrap_err()
+        run(
+            plan(),
+            publisher,
+            broker.feeds(2),
+            Upsets::default(),
+            sink,
+            never,
+            &mut |_| {},
+        )
+        .await
+        .unwrap_err()
     });
     assert!(failure.to_string().contains("partition 3"), "{failure}");
 }

@@ -1,11 +1,11 @@
-//! The broker's side of the bench, asked through forebay's Kafka client before and after the load:
-//! versions, the topic, who leads its partitions and where they end.
+//! A cluster as bench and sale need it beside the load, asked through forebay's Kafka client:
+//! versions, topics, who leads their partitions and where they end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forebay::base::ErrorCode;
-use forebay::client::{Client, ClientOptions, EARLIEST, LATEST, Node};
+use forebay::client::{Client, ClientError, ClientOptions, EARLIEST, LATEST, Node};
 use forebay::wire::messages::api_versions::ApiVersionsRequest;
 use forebay::wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
@@ -25,7 +25,6 @@ use forebay::wire::{Message, Request};
 use tokio::time::{Instant, sleep};
 
 use crate::failure::Failure;
-use crate::kafka::broker;
 use crate::transport::Transport;
 
 /// The last versions of Produce and Fetch that name topics instead of numbering them.
@@ -119,6 +118,20 @@ impl Cluster {
             produce_version: version::<ProduceRequest>(&ranges)?,
             fetch_version: version::<FetchRequest>(&ranges)?,
         })
+    }
+
+    /// The client that all of this goes through.
+    pub fn client(&self) -> &Client<Transport> {
+        &self.client
+    }
+
+    /// The topic `name`, which must be there and served.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub async fn existing(&self, name: &str) -> Result<Topic, Failure> {
+        let looked = self.look(name, false).await?;
+        looked.map_err(|code| unusable(name, &format!("cannot be used: {code}")))
     }
 
     /// The topic `name`, created with these partitions and settings if it is not there, as soon as
@@ -402,6 +415,11 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// In the client's own words.
+fn broker(error: ClientError) -> Failure {
+    Failure::Broker(error.to_string())
 }
 
 fn unusable(name: &str, why: &str) -> Failure {

@@ -1,19 +1,14 @@
-//! The real database: one SQLite file with a row per order, and each partition's next offset in
-//! the same transaction as the rows before it.
-//!
-//! Invariant: the rows of a partition are exactly those of the offsets below its next offset, after
-//! any crash; so whoever resumes there applies each order once. The journal is a write-ahead log
-//! with `synchronous = NORMAL`: killing the process loses nothing, a power cut may lose the last
-//! transactions, but rows and offsets together. The order id is deliberately not UNIQUE: the
-//! constraint would hide a doubled order from the verdict instead of showing it.
+//! The embedded database: one SQLite file. The journal is a write-ahead log with `synchronous =
+//! NORMAL`: killing the process loses nothing, a power cut may lose the last transactions, but
+//! rows and offsets together.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::{Audit, Row, Rules};
 use crate::failure::Failure;
-use crate::orders::Order;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS sale (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -34,50 +29,18 @@ CREATE TABLE IF NOT EXISTS orders (
     started_ns INTEGER NOT NULL,
     finished_ns INTEGER NOT NULL
 );";
+const UNIQUE: &str = "CREATE UNIQUE INDEX IF NOT EXISTS order_ids ON orders (order_id)";
 
-/// One order the modelled database has finished, ready to become a row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// Where the order was read.
-    pub partition: i32,
-    /// Its offset there.
-    pub offset: i64,
-    /// What it says.
-    pub order: Order,
-    /// When the modelled database began the write, in nanoseconds since 1970.
-    pub started_ns: i64,
-    /// When it ended the write.
-    pub finished_ns: i64,
-}
-
-/// What the database answers about the whole sale, each by SQL over the rows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Audit {
-    /// Rows in all.
-    pub rows: u64,
-    /// Distinct order ids that the sale could have sent.
-    pub distinct: u64,
-    /// Rows whose order id the sale never had.
-    pub unknown: u64,
-    /// Rows of a user that were applied before, or begun before the end of, the user's earlier one.
-    pub order_violations: u64,
-    /// The shortest time in which `writes_per_s` writes followed each other, in nanoseconds;
-    /// `None` if there were fewer writes.
-    pub fastest_second_ns: Option<i64>,
-}
-
-/// The open database.
+/// An open file.
 #[derive(Debug)]
-pub struct Store {
+pub struct Sqlite {
     connection: Connection,
+    rules: Rules,
 }
 
-impl Store {
+impl Sqlite {
     /// Opens or creates the database `path`.
-    ///
-    /// # Errors
-    /// If the file cannot be opened, or is no SQLite database.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path, rules: Rules) -> Result<Self, Failure> {
         let refuse = |error: rusqlite::Error| {
             Failure::Database(format!(
                 "cannot use {} as the database: {error}",
@@ -92,36 +55,27 @@ impl Store {
             .pragma_update(None, "synchronous", "NORMAL")
             .map_err(refuse)?;
         connection.execute_batch(SCHEMA).map_err(refuse)?;
-        Ok(Self { connection })
+        if rules.unique_key {
+            connection.execute_batch(UNIQUE).map_err(refuse)?;
+        }
+        Ok(Self { connection, rules })
     }
 
-    /// A remembered fact about the sale, for instance its settings.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn fact(&self, name: &str) -> Result<Option<String>, Failure> {
+    pub(super) fn fact(&self, name: &str) -> Result<Option<String>, Failure> {
         let mut query = self
             .connection
             .prepare_cached("SELECT value FROM sale WHERE name = ?1")?;
         Ok(query.query_row([name], |row| row.get(0)).optional()?)
     }
 
-    /// Remembers a fact about the sale.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn remember(&self, name: &str, value: &str) -> Result<(), Failure> {
+    pub(super) fn remember(&self, name: &str, value: &str) -> Result<(), Failure> {
         let statement = "INSERT INTO sale VALUES (?1, ?2)
             ON CONFLICT (name) DO UPDATE SET value = excluded.value";
         self.connection.execute(statement, [name, value])?;
         Ok(())
     }
 
-    /// The next offset of each partition that has rows.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn next_offsets(&self) -> Result<BTreeMap<i32, i64>, Failure> {
+    pub(super) fn next_offsets(&self) -> Result<BTreeMap<i32, i64>, Failure> {
         let mut query = self
             .connection
             .prepare("SELECT partition, next_offset FROM progress")?;
@@ -129,23 +83,23 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Inserts `rows` in this sequence and moves the next offset of their partitions behind them,
-    /// all in one transaction.
-    ///
-    /// # Errors
-    /// If the database fails; then nothing of it has happened.
-    pub fn apply(&mut self, rows: &[Row]) -> Result<(), Failure> {
+    pub(super) fn apply(&mut self, rows: &[Row]) -> Result<u64, Failure> {
         let mut next_offsets = BTreeMap::new();
+        let mut turned_away = 0;
         let transaction = self.connection.transaction()?;
         {
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO orders (order_id, user_id, user_seq, item, amount_cents, time_us,
                     partition, offset, started_ns, finished_ns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                 ON CONFLICT DO NOTHING",
             )?;
             for row in rows {
-                let order = &row.order;
-                insert.execute(params![
+                next_offsets.insert(row.partition, row.offset + 1);
+                let Some(order) = &row.order else {
+                    continue;
+                };
+                let inserted = insert.execute(params![
                     order.order_id,
                     order.user_id,
                     order.user_seq,
@@ -157,26 +111,22 @@ impl Store {
                     row.started_ns,
                     row.finished_ns
                 ])?;
-                next_offsets.insert(row.partition, row.offset + 1);
+                turned_away += u64::from(inserted == 0);
             }
             let mut advance = transaction.prepare_cached(
                 "INSERT INTO progress VALUES (?1, ?2)
                  ON CONFLICT (partition) DO UPDATE SET next_offset = excluded.next_offset",
             )?;
-            for (partition, next_offset) in next_offsets {
+            let kept = next_offsets.into_iter().filter(|_| self.rules.exactly_once);
+            for (partition, next_offset) in kept {
                 advance.execute(params![partition, next_offset])?;
             }
         }
         transaction.commit()?;
-        Ok(())
+        Ok(turned_away)
     }
 
-    /// Asks the rows what happened in a sale of `orders` orders before a database of
-    /// `writes_per_s`.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn audit(&self, orders: u64, writes_per_s: u32) -> Result<Audit, Failure> {
+    pub(super) fn audit(&self, orders: u64, writes_per_s: u32) -> Result<Audit, Failure> {
         let (rows, distinct, unknown) = self.connection.query_row(
             "SELECT count(*),
                 count(DISTINCT CASE WHEN order_id BETWEEN 1 AND ?1 THEN order_id END),
@@ -213,21 +163,29 @@ impl Store {
         })
     }
 
-    /// Writes begun in `from_ns..to_ns` (nanoseconds since 1970).
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn writes_between(&self, from_ns: i64, to_ns: i64) -> Result<u64, Failure> {
+    pub(super) fn writes_between(&self, from_ns: i64, to_ns: i64) -> Result<u64, Failure> {
         let query = "SELECT count(*) FROM orders WHERE started_ns >= ?1 AND started_ns < ?2";
         Ok(self
             .connection
             .query_row(query, [from_ns, to_ns], |row| row.get(0))?)
+    }
+
+    pub(super) fn erase(self) -> Result<(), Failure> {
+        let path = self.connection.path().map(Path::new).map(Path::to_owned);
+        drop(self.connection);
+        let Some(path) = path.filter(|path| path.is_file()) else {
+            return Ok(());
+        };
+        std::fs::remove_file(&path).map_err(|error| {
+            Failure::Database(format!("cannot remove {}: {error}", path.display()))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::orders::Order;
 
     fn row(order_id: u64, user: &str, user_seq: u32, offset: i64) -> Row {
         let order = Order {
@@ -240,14 +198,18 @@ mod tests {
         Row {
             partition: 0,
             offset,
-            order,
+            order: Some(order),
             started_ns,
             finished_ns: started_ns + 500,
         }
     }
 
-    fn store() -> Store {
-        Store::open(Path::new(":memory:")).unwrap()
+    fn open(path: &Path) -> Result<Sqlite, Failure> {
+        Sqlite::open(path, Rules::default())
+    }
+
+    fn store() -> Sqlite {
+        open(Path::new(":memory:")).unwrap()
     }
 
     fn audit(rows: &[Row]) -> Audit {
@@ -301,18 +263,56 @@ mod tests {
     fn rows_and_offsets_survive_together() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sale.db");
-        let mut store = Store::open(&path).unwrap();
+        let mut store = open(&path).unwrap();
         store
             .apply(&[row(1, "a", 1, 10), row(2, "b", 1, 11)])
             .unwrap();
         store.remember("topic", "old").unwrap();
         store.remember("topic", "sale").unwrap();
         // A second connection sees only what a crash would leave.
-        let after = Store::open(&path).unwrap();
+        let after = open(&path).unwrap();
         assert_eq!(after.next_offsets().unwrap(), BTreeMap::from([(0, 12)]));
         assert_eq!(after.audit(2, 1).unwrap().rows, 2);
         assert_eq!(after.fact("topic").unwrap().as_deref(), Some("sale"));
         assert_eq!(after.fact("seed").unwrap(), None);
+    }
+
+    #[test]
+    fn a_unique_key_turns_a_known_order_away_and_says_so() {
+        let rules = Rules {
+            unique_key: true,
+            ..Rules::default()
+        };
+        let mut store = Sqlite::open(Path::new(":memory:"), rules).unwrap();
+        let rows = [row(1, "a", 1, 0), row(2, "b", 1, 1), row(1, "a", 1, 2)];
+        assert_eq!(store.apply(&rows).unwrap(), 1);
+        assert_eq!(store.audit(2, 1).unwrap().rows, 2);
+        assert_eq!(store.next_offsets().unwrap(), BTreeMap::from([(0, 3)]));
+    }
+
+    #[test]
+    fn without_exactly_once_no_offset_is_kept_and_an_erased_file_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sale.db");
+        let rules = Rules {
+            exactly_once: false,
+            ..Rules::default()
+        };
+        let mut store = Sqlite::open(&path, rules).unwrap();
+        assert_eq!(store.apply(&[row(1, "a", 1, 0)]).unwrap(), 0);
+        assert_eq!(store.next_offsets().unwrap(), BTreeMap::new());
+        store.erase().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_order_that_becomes_no_row_moves_the_offset() {
+        let mut store = store();
+        let mut nothing = row(2, "b", 1, 1);
+        nothing.order = None;
+        store.apply(&[row(1, "a", 1, 0), nothing]).unwrap();
+        assert_eq!(store.audit(2, 1).unwrap().rows, 1);
+        assert_eq!(store.next_offsets().unwrap(), BTreeMap::from([(0, 2)]));
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
             "these are notes, not a database; long enough to be read",
         )
         .unwrap();
-        let failure = Store::open(&path).unwrap_err();
+        let failure = open(&path).unwrap_err();
         assert!(failure.to_string().contains("notes.txt"), "{failure}");
     }
 }

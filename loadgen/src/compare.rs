@@ -1,0 +1,164 @@
+//! Two runs side by side, from the documents that `--json` wrote.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// What is compared beside the checks: its name, where it stands, what it is divided by, its unit.
+const FIGURES: &[(&str, &str, f64, &str)] = &[
+    ("orders", "/settings/sale/orders", 1.0, ""),
+    ("window", "/settings/sale/window/secs", 1.0, " s"),
+    ("ack p50", "/ack_latency_us/p50", 1e3, " ms"),
+    ("ack p99", "/ack_latency_us/p99", 1e3, " ms"),
+    ("ack max", "/ack_latency_us/max", 1e3, " ms"),
+    ("pauses", "/counts/pauses", 1.0, ""),
+    ("writes tried again", "/counts/retries", 1.0, ""),
+    ("delivered again", "/counts/redelivered", 1.0, ""),
+    ("broker CPU", "/broker/cpu_s", 1.0, " s"),
+];
+/// What is compared as it stands.
+const WORDS: &[(&str, &str)] = &[
+    ("workers", "/settings/workers"),
+    ("delivery", "/settings/delivery"),
+    ("idempotency", "/settings/idempotency"),
+    ("client", "/client_io"),
+];
+
+/// The comparison of the documents at these paths, in plain text.
+///
+/// # Errors
+/// If one cannot be read or is of no flash sale.
+pub fn text(one: &Path, other: &Path) -> Result<String, Failure> {
+    let documents = [read(one)?, read(other)?];
+    let mut rows = vec![("verdict".to_owned(), documents.each_ref().map(verdict))];
+    let word = |document: &Value, place| match document.pointer(place) {
+        Some(Value::String(word)) => word.clone(),
+        Some(value) if !value.is_null() => value.to_string(),
+        _ => "-".to_owned(),
+    };
+    for (name, place) in WORDS {
+        let seen = documents.each_ref().map(|document| word(document, place));
+        rows.push(((*name).to_owned(), seen));
+    }
+    for name in checks(&documents) {
+        let seen = documents.each_ref().map(|document| check(document, &name));
+        rows.push((name, seen));
+    }
+    for (name, place, divided_by, unit) in FIGURES {
+        let figure = |document: &Value| match document.pointer(place).and_then(Value::as_f64) {
+            Some(figure) => format!("{}{unit}", rounded(figure / divided_by)),
+            None => "-".to_owned(),
+        };
+        rows.push(((*name).to_owned(), documents.each_ref().map(figure)));
+    }
+    let mut text = String::new();
+    let _ = writeln!(text, "{:<34} {:<26} {}", "", one.display(), other.display());
+    for (name, [one, other]) in rows {
+        let mark = if one == other { ' ' } else { '*' };
+        let _ = writeln!(text, "{mark} {name:<32} {one:<26} {other}");
+    }
+    Ok(text)
+}
+
+fn read(path: &Path) -> Result<Value, Failure> {
+    let refuse = |why: String| Failure::Usage(format!("cannot compare {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
+    let document: Value = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
+    match document["scenario"].as_str() {
+        Some("flash-sale") => Ok(document),
+        _ => Err(refuse("it is not what flash-sale --json writes".to_owned())),
+    }
+}
+
+fn verdict(document: &Value) -> String {
+    let word = match document["pass"].as_bool() {
+        Some(true) => "PASS",
+        Some(false) => "FAIL",
+        None => "no verdict",
+    };
+    word.to_owned()
+}
+
+/// The names of the checks of both, in the sequence of the first that has them.
+fn checks(documents: &[Value; 2]) -> Vec<String> {
+    let all = documents
+        .iter()
+        .filter_map(|document| document["checks"].as_array())
+        .flatten();
+    let mut names = Vec::new();
+    for name in all.filter_map(|check| check["name"].as_str()) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+fn check(document: &Value, name: &str) -> String {
+    let checks = document["checks"].as_array().into_iter().flatten();
+    let found = checks
+        .filter(|check| check["name"] == name)
+        .find_map(|check| {
+            let seen = check["seen"].as_str()?;
+            let failed = if check["pass"] == true { "" } else { " (FAIL)" };
+            Some(format!("{seen}{failed}"))
+        });
+    found.unwrap_or_else(|| "-".to_owned())
+}
+
+fn rounded(figure: f64) -> String {
+    match figure.fract() == 0.0 {
+        true => format!("{figure:.0}"),
+        false => format!("{figure:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+    use crate::report::tests::measured;
+    use crate::verdict::judge;
+
+    #[test]
+    fn two_runs_stand_side_by_side_and_what_differs_is_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one.json", "other.json"].map(|name| folder.path().join(name));
+        let mut measured = measured();
+        json::write(&one, &measured, Some(&judge(&measured.facts))).unwrap();
+        measured.facts.audit.rows += 1;
+        json::write(&other, &measured, Some(&judge(&measured.facts))).unwrap();
+        let text = text(&one, &other).unwrap();
+        let line = |name: &str| {
+            let found = text.lines().find(|line| line[2..].starts_with(name));
+            found.unwrap().split_whitespace().collect::<Vec<_>>()
+        };
+        assert_eq!(line("verdict"), ["*", "verdict", "PASS", "FAIL"]);
+        assert_eq!(line("duplicates"), ["*", "duplicates", "0", "1", "(FAIL)"]);
+        assert_eq!(line("lost"), ["lost", "0", "0"]);
+        assert_eq!(
+            line("ack p50"),
+            ["ack", "p50", "12", "ms", "12", "ms"]
+                .map(|word| { if word == "12" { "12.00" } else { word } })
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_sale_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bench.json");
+        std::fs::write(&path, "{\"mode\": \"produce\"}").unwrap();
+        let failure = text(&path, &path).unwrap_err().to_string();
+        assert!(
+            failure.contains("bench.json") && failure.contains("--json"),
+            "{failure}"
+        );
+        let failure = text("/nowhere.json".as_ref(), &path)
+            .unwrap_err()
+            .to_string();
+        assert!(failure.contains("/nowhere.json"), "{failure}");
+    }
+}

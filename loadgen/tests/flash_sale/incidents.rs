@@ -1,0 +1,164 @@
+//! What goes wrong in a sale, with a real broker: each run must end with PASS, so every expected
+//! figure was seen.
+
+use std::io::BufReader;
+
+use forebay::client::{
+    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, Event, Producer,
+    ProducerOptions, ProducerRecord, Start, Subscription, Tcp, TopicPartition,
+};
+use serde_json::Value;
+
+use crate::process::{Broker, Sale, alone, free_port};
+
+const QUICK: &str = "group.initial.rebalance.delay.ms=0";
+
+/// A small sale: what is tested is not how fast this machine is.
+fn sale(args: &[&str]) -> Sale {
+    let small = [
+        "--window",
+        "6s",
+        "--orders",
+        "12000",
+        "--db-writes-per-s",
+        "1200",
+        "--set",
+        QUICK,
+    ];
+    Sale::start(&[&small, args].concat())
+}
+
+#[test]
+fn a_broker_that_the_tool_kills_comes_back_and_nothing_is_lost_or_doubled() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("sale.html");
+    let page = page.to_str().unwrap();
+    sale(&["--kill-broker-at", "3s", "--report", page]).must_pass();
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("the broker is killed") && page.contains("the broker is back"));
+    assert!(page.matches("<svg").count() > 4 && page.contains("PASS"));
+}
+
+#[test]
+fn a_consumer_that_dies_is_doubled_at_least_once_and_a_unique_key_prevents_it() {
+    let _alone = alone();
+    let dies = ["--members", "5", "--kill-consumer-at", "2400ms"];
+    let delivery = ["--delivery", "at-least-once"];
+    let shown = sale(&[&dies[..], &delivery].concat()).must_pass();
+    assert!(shown.contains("at-least-once"), "{shown}");
+    let key = ["--idempotency", "unique-key"];
+    sale(&[&dies[..], &delivery, &key].concat()).must_pass();
+}
+
+#[test]
+fn a_member_that_joins_in_a_burst_while_the_database_is_slow_and_down_changes_nothing() {
+    let _alone = alone();
+    sale(&[
+        "--members",
+        "5",
+        "--rebalance-at",
+        "3s",
+        "--burst",
+        "3x@1s",
+        "--db-slow",
+        "50%@2s..3s",
+        "--db-down",
+        "1s@5s",
+    ])
+    .must_pass();
+}
+
+#[test]
+fn poison_is_in_the_dead_letter_topic_and_sent_back_it_completes_the_sale() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let bootstrap = format!("127.0.0.1:{port}");
+    let _broker = Broker::start(&folder.path().join("broker"), port);
+    let json = folder.path().join("sale.json");
+    let json_text = json.to_str().unwrap();
+    let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
+    let to = ["--bootstrap", &bootstrap, "--sink", &sink];
+    let args = [
+        "--window", "3s", "--orders", "6000", "--poison", "1%", "--json", json_text,
+    ];
+    Sale::start(&[&to[..], &args].concat()).must_pass();
+    let document: Value =
+        serde_json::from_reader(BufReader::new(std::fs::File::open(json).unwrap())).unwrap();
+    let poison = document["counts"]["poison"].as_u64().unwrap();
+    assert!(
+        poison > 50 && document["dead_letters"] == poison,
+        "{poison}"
+    );
+
+    let topic = document["settings"]["sale"]["topic"].as_str().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let client = Client::connect(Tcp, &bootstrap, ClientOptions::default())
+            .await
+            .unwrap();
+        let letters = read_all(&client, &format!("{topic}-dlt"), poison as usize).await;
+        for letter in &letters {
+            let header = |name: &str| {
+                let mut headers = letter.headers.iter();
+                let found = headers.find(|(header, _)| header == name.as_bytes());
+                String::from_utf8(found.unwrap().1.clone().unwrap().to_vec()).unwrap()
+            };
+            assert_eq!(header("__connect.errors.topic"), topic);
+            assert!(header("__connect.errors.offset").parse::<i64>().is_ok());
+            assert!(header("__connect.errors.exception.message").contains("gift card"));
+            assert_eq!(header("kafka_deliveryAttempt"), "4");
+        }
+        send_back(&client, topic, letters).await;
+    });
+    // The handler knows the item by now.
+    Sale::start(&[&to[..], &["--resume"]].concat()).must_pass();
+}
+
+async fn send_back(client: &Client<Tcp>, topic: &str, letters: Vec<ConsumedRecord>) {
+    let producer = Producer::new(client, ProducerOptions::default())
+        .await
+        .unwrap();
+    for letter in letters {
+        let record = ProducerRecord {
+            key: letter.key,
+            value: letter.value,
+            ..ProducerRecord::default()
+        };
+        producer.send(topic, None, record).await.unwrap();
+    }
+}
+
+/// The first `count` records of a topic of ten partitions.
+async fn read_all(client: &Client<Tcp>, topic: &str, count: usize) -> Vec<ConsumedRecord> {
+    let partitions = (0..10).map(|each| (TopicPartition::new(topic, each), Start::Earliest));
+    let partitions = Subscription::Partitions(partitions.collect());
+    let consumer = Consumer::new(client, ConsumerOptions::new(partitions))
+        .await
+        .unwrap();
+    let mut read = Vec::new();
+    while read.len() < count {
+        if let Event::Records { records, .. } = consumer.next().await.unwrap() {
+            read.extend(records);
+        }
+    }
+    read
+}
+
+#[test]
+fn a_sale_with_incidents_that_is_stopped_is_no_verdict_on_the_page() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("sale.html");
+    let mut sale = sale(&["--db-down", "1s@1s", "--report", page.to_str().unwrap()]);
+    sale.reach(2);
+    sale.interrupt();
+    let (status, shown) = sale.end();
+    assert_eq!(status.code(), Some(130), "{shown}");
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("no verdict") && page.contains("the database is down"));
+}
