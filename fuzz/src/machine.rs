@@ -7,7 +7,7 @@ use forebay::sim::broker::{Broker, Phase};
 use forebay::sim::io::SharedWorld;
 use forebay::sim::network::End;
 use forebay::sim::trace::Trace;
-use forebay::sim::world::{Bugs, World};
+use forebay::sim::world::World;
 use forebay::wire::frame::{decode_response_header, encode_request, split_frame};
 use forebay::wire::{Message, Reader, Request};
 use std::cell::RefCell;
@@ -20,6 +20,9 @@ const ANSWER_MS: i64 = 2_000;
 
 /// Simulated time within which a broker has started or stopped.
 const LIFE_MS: i64 = 10_000;
+
+/// Simulated time that connections get to drain at a stop.
+const DRAIN_MS: i64 = 500;
 
 /// Turns and events within one wait; more is a loop without progress.
 const STEPS_MAX: u64 = 200_000;
@@ -36,7 +39,7 @@ pub struct Machine {
 
 /// A world in which nothing has happened and nothing breaks.
 pub fn world(seed: u64) -> SharedWorld {
-    let world = World::new(seed, Bugs::default(), Trace::new(0));
+    let world = World::new(seed, Trace::new(0));
     Rc::new(RefCell::new(world))
 }
 
@@ -70,7 +73,7 @@ impl Machine {
 
     /// Stops the broker; true if the stop was clean.
     pub fn stop(&mut self) -> bool {
-        self.running().stop();
+        self.running().stop(DRAIN_MS);
         self.wait_for("the stop", LIFE_MS, |machine| {
             machine.phase() == Some(Phase::Closed)
         });
