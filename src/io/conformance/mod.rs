@@ -14,7 +14,7 @@ use super::ring::{Ring, RingConfig};
 use super::sockets::Listener;
 use super::*;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -152,6 +152,23 @@ impl<I: Make> Bench<I> {
             self.io.wait(Some(deadline), &mut self.early).unwrap();
             assert!(self.early.is_empty(), "{:?}", self.early);
         }
+    }
+
+    /// Has the peer take so many bytes, of a send that does not end with them.
+    fn takes_some(&mut self, peer: &mut TcpStream, bytes: usize) {
+        let deadline = self.io.now().mono + LIMIT;
+        let mut taken = vec![0; bytes];
+        let mut count = 0;
+        peer.set_nonblocking(true).unwrap();
+        while count < bytes {
+            assert!(self.io.now().mono < deadline, "{count} bytes came");
+            self.stays_quiet();
+            match peer.read(&mut taken[count..]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => count += read.unwrap(),
+            }
+        }
+        peer.set_nonblocking(false).unwrap();
     }
 
     /// A new connection: our end and the peer's.

@@ -221,9 +221,7 @@ fn a_send_ends_when_the_peer_closes<I: Make>() {
         bench.path = path;
         let (socket, mut peer) = bench.connect();
         let token = bench.submit_send(&socket, vec![chunk.clone()]);
-        let mut some = vec![0; 100_000];
-        bench.stays_quiet();
-        peer.read_exact(&mut some).unwrap();
+        bench.takes_some(&mut peer, 100_000);
         drop(peer);
         let error = bench.sent(token).unwrap_err();
         assert!(
