@@ -20,7 +20,7 @@ pub const DIRECTORIES: [&str; 8] = [
     "orders-1.0123456789abcdef-stray",
 ];
 
-/// The directory that [`crate::recovery`] opens, by its number.
+/// The directory that [`fn@crate::recovery`] opens, by its number.
 pub const ORDERS: u8 = 3;
 
 /// Names that stand for themselves.

@@ -120,7 +120,8 @@ pub async fn deleted(client: &Client<Tcp>) -> Option<u64> {
         .map(|at| (at, forebay::client::EARLIEST));
     let asked: Vec<_> = asked.collect();
     let isolation = forebay::client::Isolation::ReadUncommitted;
-    let starts = client.list_offsets(&asked, isolation).await.ok()?;
+    let starts = client.retry(async || client.list_offsets(&asked, isolation).await);
+    let starts = starts.await.ok()?;
     let starts = starts.into_values().collect::<Result<Vec<_>, _>>().ok()?;
     Some(starts.iter().map(|start| start.unsigned_abs()).sum())
 }
