@@ -337,6 +337,7 @@ fn with_a_disk_of_its_own(disk: &mut LoopDisk, data: &Path) -> Option<Node> {
         let file = file.unwrap();
         std::fs::copy(file.path(), dir.join(file.file_name())).unwrap();
     }
+    nix::unistd::syncfs(std::fs::File::open(&dir).unwrap()).unwrap();
     Some(Node::start(data, &[]))
 }
 
