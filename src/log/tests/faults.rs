@@ -158,8 +158,10 @@ fn a_segment_is_not_removed_while_its_end_is_queued() {
     rig.dir.capacity_bytes = Some(rig.dir.used_bytes());
     // All of it is expired, so it is to be closed: there is no room for the next one.
     rig.sleep(1000);
-    assert_eq!(rig.retain().segments, 0);
-    assert!(rig.log.stalled().is_some());
+    for _ in 0..2 {
+        assert_eq!(rig.retain().segments, 0);
+        assert!(rig.log.stalled().is_some());
+    }
     rig.dir.capacity_bytes = None;
     assert_eq!(rig.retain().segments, 1);
     assert!(rig.log.stalled().is_none());
