@@ -46,12 +46,22 @@ impl Gathering {
     /// Replies with what was asked for: all topics if the request names none.
     pub fn resume(self, state: &mut ShardState, facts: &Facts) -> Begun {
         let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
-        let asked = Asked::of(&self.request);
+        let asked = self.request.topics.as_ref().map(|topics| {
+            let partitions = topics.iter().flat_map(|topic| {
+                let indexes = topic.partitions.iter();
+                indexes.map(|index| (topic.topic.as_str(), *index))
+            });
+            partitions.collect::<BTreeSet<_>>()
+        });
+        let is_asked = |topic: &str, partition: i32| {
+            let asked = asked.as_ref();
+            asked.is_none_or(|asked| asked.contains(&(topic, partition)))
+        };
         for (key, size) in &self.sizes {
             let Some(topic) = state.image.topic_by_id(key.topic) else {
                 continue;
             };
-            if asked.has(&topic.name, key.partition) {
+            if is_asked(&topic.name, key.partition) {
                 topics
                     .entry(topic.name.clone())
                     .or_default()
@@ -74,7 +84,7 @@ impl Gathering {
             ..DescribeLogDirsResult::default()
         };
         let mut results = vec![result];
-        results.extend(offline(state, &asked));
+        results.extend(offline(state, is_asked));
         facts.reply(&DescribeLogDirsResponse {
             results,
             ..DescribeLogDirsResponse::default()
@@ -82,41 +92,20 @@ impl Gathering {
     }
 }
 
-/// The partitions that a request names, found faster than by reading it again for each.
-struct Asked<'a>(Option<BTreeSet<(&'a str, i32)>>);
-
-impl<'a> Asked<'a> {
-    fn of(request: &'a DescribeLogDirsRequest) -> Self {
-        let topics = request.topics.as_ref();
-        Self(topics.map(|topics| {
-            let partitions = topics.iter().flat_map(|topic| {
-                let indexes = topic.partitions.iter();
-                indexes.map(|index| (topic.topic.as_str(), *index))
-            });
-            partitions.collect()
-        }))
-    }
-
-    /// True if the partition is named, or none is.
-    fn has(&self, topic: &str, partition: i32) -> bool {
-        let named = self.0.as_ref();
-        named.is_none_or(|named| named.contains(&(topic, partition)))
-    }
-}
-
 /// The directories of the offline partitions that were asked for.
-fn offline(state: &ShardState, asked: &Asked<'_>) -> impl Iterator<Item = DescribeLogDirsResult> {
-    let failed = |key: &PartitionKey| {
+fn offline(
+    state: &ShardState,
+    is_asked: impl Fn(&str, i32) -> bool,
+) -> impl Iterator<Item = DescribeLogDirsResult> {
+    let asked = move |key: &PartitionKey| {
         let topic = state.image.topic_by_id(key.topic)?;
-        asked
-            .has(&topic.name, key.partition)
-            .then(|| DescribeLogDirsResult {
-                error_code: ErrorCode::KafkaStorageError,
-                log_dir: format!("{}/{}-{}", state.data_dir, topic.name, key.partition),
-                ..DescribeLogDirsResult::default()
-            })
+        is_asked(&topic.name, key.partition).then(|| DescribeLogDirsResult {
+            error_code: ErrorCode::KafkaStorageError,
+            log_dir: format!("{}/{}-{}", state.data_dir, topic.name, key.partition),
+            ..DescribeLogDirsResult::default()
+        })
     };
-    state.offline.iter().filter_map(failed)
+    state.offline.iter().filter_map(asked)
 }
 
 /// Sums up the partitions of one shard.

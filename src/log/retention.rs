@@ -48,9 +48,9 @@ impl Log {
     /// forgets producers that were silent for long. To be called every
     /// `log.retention.check.interval.ms`, when nothing is queued.
     ///
-    /// A full disk does not stop it, unless there is no room even for a new checkpoint: then nothing
-    /// has changed. Waits for the device if there is something to remove. After any other error the
-    /// caller must [`Log::on_failed`] the log.
+    /// A full disk does not stop it, unless there is no room even for a new checkpoint: then
+    /// nothing has changed. Waits for the device if there is something to remove. After any other
+    /// error the caller must [`Log::on_failed`] the log.
     pub fn retain(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<Retained> {
         if self.poisoned.is_some() {
             return Ok(Retained::default());
@@ -103,8 +103,9 @@ impl Log {
             }
             let age_ms = now.wall_ms.saturating_sub(segment.retention_timestamp());
             let too_old = config.retention_ms >= 0 && age_ms > config.retention_ms;
-            // What is left without this segment still fills the limit.
-            let left = total - removed - segment.size_bytes;
+            // What is left without this segment still fills the limit. Its own size counts what is
+            // queued, the total does not.
+            let left = total.saturating_sub(removed + segment.size_bytes);
             let too_many = u64::try_from(config.retention_bytes).is_ok_and(|max| left >= max);
             let below_start = self
                 .segments

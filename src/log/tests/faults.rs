@@ -29,6 +29,7 @@ fn a_full_disk_stalls_the_log_until_there_is_room() {
     assert!(rig.log.stalled().is_some() && rig.log.poisoned().is_none());
     assert_eq!((rig.log.written_offset(), rig.log.log_end_offset()), (3, 6));
     assert_eq!(rig.records(0, 1000).len(), 3, "consumers are served");
+    assert_eq!(rig.retain(), Retained::default());
     // Clients are refused, and nothing is taken in; coordinators go on, for a while.
     let refused = rig.append(plain(1, START_MS), RELAXED).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::KafkaStorageError);
@@ -94,6 +95,7 @@ fn the_disk_may_be_full_at_any_byte() {
                 rig.sync();
             }
         }
+        rig.dir.capacity_bytes = None;
         (rig, stalls)
     };
     let (whole, _) = live(Rig::new(small()), None);
@@ -170,8 +172,10 @@ fn a_segment_is_not_removed_while_its_end_is_queued() {
     rig.dir.capacity_bytes = Some(rig.dir.used_bytes());
     // All of it is expired, so it is to be closed: there is no room for the next one.
     rig.sleep(1000);
-    assert_eq!(rig.retain().segments, 0);
-    assert!(rig.log.stalled().is_some());
+    for _ in 0..2 {
+        assert_eq!(rig.retain().segments, 0);
+        assert!(rig.log.stalled().is_some());
+    }
     rig.dir.capacity_bytes = None;
     assert_eq!(rig.retain().segments, 1);
     assert!(rig.log.stalled().is_none());
