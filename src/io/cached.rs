@@ -75,15 +75,6 @@ pub(super) fn read_cached(extent: &Extent, buffer: &mut BytesMut) -> io::Result<
     }
 }
 
-/// Reads up to `length` bytes into an empty buffer, waiting for the device.
-pub(super) fn read_some(extent: &Extent, buffer: &mut BytesMut) -> io::Result<usize> {
-    let length = usize::try_from(extent.length).map_err(|_| Errno::EINVAL)?;
-    buffer.resize(length, 0);
-    let count = pread(descriptor(&extent.file), buffer, offset(extent.position)?)?;
-    buffer.truncate(count);
-    Ok(count)
-}
-
 /// Pages in the cache, those being read included; `None` if the kernel does not tell.
 fn cached_pages(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Option<u64> {
     let range = Range { offset, length };
@@ -153,12 +144,5 @@ mod tests {
         assert_eq!(buffer, "> 3456");
         assert!(!read_cached(&extent(b"0123", 3, 4), &mut buffer).unwrap());
         assert_eq!(buffer, "> 3456");
-    }
-
-    #[test]
-    fn some_of_a_file_may_be_less() {
-        let mut buffer = BytesMut::new();
-        assert_eq!(read_some(&extent(b"0123", 2, 9), &mut buffer).unwrap(), 2);
-        assert_eq!(buffer, "23");
     }
 }

@@ -11,6 +11,7 @@ pub mod backend;
 mod cached;
 pub mod clock;
 pub mod files;
+mod loading;
 pub mod pace;
 pub mod posix;
 pub mod ring;

@@ -6,8 +6,9 @@
 //! and epoll will tell when that changes.
 
 use super::files::{self, DataDir};
+use super::loading::Load;
 use super::pace::Pace;
-use super::sending::{self, Load, Progress, SEND_TURN_BYTES_MAX, Sending, Target};
+use super::sending::{Progress, SEND_TURN_BYTES_MAX, Sending};
 use super::sockets::{self, Acceptor, AfterAccept, Listener};
 use super::{
     Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, SocketKind, Token, cached, clock,
@@ -258,13 +259,13 @@ impl Posix {
                     }
                     completions.push(completion);
                 }
-                Done::Loaded(index, identity, target, result) => {
+                Done::Loaded(index, identity, load, result) => {
                     self.pace.worker_ended();
                     let slot = self.connections.get_mut(index);
                     let connection = slot.and_then(Option::as_mut);
                     // The socket may be gone, and another one have its number.
                     if let Some(connection) = connection.filter(|c| c.identity.ptr_eq(&identity)) {
-                        completions.extend(connection.on_loaded(target, result, &self.pace.stats));
+                        completions.extend(connection.on_loaded(load, result, &self.pace.stats));
                         self.runnable.push_back((index, Direction::Send));
                     }
                 }
@@ -380,14 +381,14 @@ impl Connection {
     /// What the send lacked is here, or cannot be had.
     fn on_loaded(
         &mut self,
-        target: Target,
+        load: Load,
         result: io::Result<usize>,
         stats: &ShardStats,
     ) -> Option<Completion> {
         self.loading = false;
         let (token, socket, mut sending) = self.send.take()?;
-        match result.and_then(|count| sending.on_loaded(count, target, stats)) {
-            Ok(_) => {
+        match result.and_then(|count| sending.on_loaded(load, count, stats)) {
+            Ok(()) => {
                 self.send = Some((token, socket, sending));
                 None
             }
@@ -498,7 +499,7 @@ enum Job {
 /// What the worker has done.
 enum Done {
     Completed(Completion),
-    Loaded(usize, Weak<SocketKind>, Target, io::Result<usize>),
+    Loaded(usize, Weak<SocketKind>, Load, io::Result<usize>),
 }
 
 /// The thread that waits for the device. What it has done comes back by a channel, and the bell
@@ -556,9 +557,9 @@ impl Job {
                 let outcome = Outcome::Synced(files::sync(&file));
                 Done::Completed(Completion { token, outcome })
             }
-            Job::Load(index, identity, Load { extent, mut target }) => {
-                let result = sending::load(&extent, &mut target);
-                Done::Loaded(index, identity, target, result)
+            Job::Load(index, identity, mut load) => {
+                let result = load.run();
+                Done::Loaded(index, identity, load, result)
             }
         }
     }

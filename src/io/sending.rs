@@ -3,26 +3,29 @@
 //!
 //! - `sendfile`: straight from the page cache; waits for the device where a page is missing.
 //! - `auto`: the same, but the page cache is asked first. What is missing is read by somebody who
-//!   may wait (the ring, or posix's worker) into a buffer that nobody looks at, and then sent.
-//! - `copy`: always read into a buffer, and sent from there.
+//!   may wait (the ring, or posix's worker) and past the page cache, into a buffer that is used
+//!   over and over: a reader of old data neither has pages allocated on the shard nor drives the
+//!   hot ones out.
+//! - `copy`: always read into a buffer, through the page cache, and sent from there.
 //! - `splice`: moved into a pipe by somebody who may wait, and from there to the socket.
 //!
 //! Invariant: with every path but `sendfile` the shard's own thread does not wait for the device,
 //! as long as a page that was found in the cache is still there when it is sent.
-//! This file decides what comes next; reading ahead is the back end's part ([`Load`]).
+//! This file decides what comes next; carrying out a [`Load`] is the back end's part.
 
+use super::loading::{Buffer, Load, Pipe, Target, past_the_cache};
 use super::sockets::descriptor;
-use super::{Chunk, Extent, FetchPath, Socket, cached, files};
+use super::{Chunk, FetchPath, Socket, cached, files};
+use crate::base::dir::File;
 use crate::base::{Few, ShardStats};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::sendfile::sendfile64;
 use nix::sys::socket::{MsgFlags, sendmsg};
-use nix::unistd::pipe2;
 use smallvec::SmallVec;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Bytes one socket is given by plain calls in one turn, so that a fast reader of a long extent
 /// does not keep the shard from its other work.
@@ -30,9 +33,6 @@ pub(super) const SEND_TURN_BYTES_MAX: u64 = 256 * 1024;
 
 /// Slices put in one vectored send.
 const SEND_SLICES_MAX: usize = 64;
-
-/// Bytes read ahead at once: large enough for a disk, small enough to stay in the core's cache.
-const LOAD_BYTES_MAX: usize = SEND_TURN_BYTES_MAX as usize;
 
 /// The rest of a send.
 #[derive(Debug)]
@@ -43,8 +43,10 @@ pub(super) struct Sending {
     path: FetchPath,
     /// Bytes of the first extent that were in the page cache when somebody looked.
     warm: u64,
-    /// Bytes of the first extent on their way, with `splice`.
-    pipe: Option<Pipe>,
+    /// The first bytes of the first extent, fetched by somebody who may wait.
+    loaded: Option<Target>,
+    /// The file of the first extent, as cold bytes are read from it.
+    cold: Option<File>,
 }
 
 /// How far plain calls came in one turn.
@@ -60,51 +62,6 @@ pub(super) enum Progress {
     Cold,
 }
 
-/// What fetches the next bytes of an extent, and how many they are at most.
-#[derive(Debug)]
-pub(super) struct Load {
-    /// From where, and how much.
-    pub(super) extent: Extent,
-    /// To where.
-    pub(super) target: Target,
-}
-
-/// Where the bytes of a [`Load`] go. It belongs to whoever carries the load out until
-/// [`Sending::on_loaded`] takes it back.
-#[derive(Debug)]
-pub(super) enum Target {
-    /// The spare capacity of a buffer, at least as large as the load.
-    Buffer(BytesMut),
-    /// A pipe, which is empty.
-    Pipe(Pipe),
-}
-
-/// A pipe between a file and a socket.
-#[derive(Debug)]
-pub(super) struct Pipe {
-    reader: OwnedFd,
-    writer: OwnedFd,
-    held: u64,
-}
-
-impl Pipe {
-    fn new() -> nix::Result<Self> {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-        // Less room only means more turns.
-        let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(LOAD_BYTES_MAX as i32));
-        Ok(Self {
-            reader,
-            writer,
-            held: 0,
-        })
-    }
-
-    /// The end that takes.
-    pub(super) fn writer(&self) -> BorrowedFd<'_> {
-        self.writer.as_fd()
-    }
-}
-
 impl Sending {
     pub(super) fn new(mut chunks: Few<Chunk>, path: FetchPath) -> Self {
         chunks.retain(|chunk| !chunk.is_empty());
@@ -118,7 +75,8 @@ impl Sending {
             extents,
             path,
             warm: 0,
-            pipe: None,
+            loaded: None,
+            cold: None,
         }
     }
 
@@ -157,8 +115,10 @@ impl Sending {
                 .expect("no more is sent than was there");
             let length = chunk.len();
             if sent >= length {
-                self.extents -= usize::from(matches!(chunk, Chunk::Extent(_)));
-                self.chunks.pop();
+                if let Some(Chunk::Extent(_)) = self.chunks.pop() {
+                    self.extents -= 1;
+                    self.cold = None;
+                }
                 sent -= length;
                 continue;
             }
@@ -210,53 +170,45 @@ impl Sending {
         Ok(Progress::Done)
     }
 
-    /// What is to be fetched after [`Progress::Cold`]; `spare` is an empty buffer with room for a
-    /// load, if there is one left over.
-    pub(super) fn load(&mut self, spare: Option<BytesMut>) -> io::Result<Load> {
+    /// What is to be fetched after [`Progress::Cold`]; `spare` is memory left over from others.
+    pub(super) fn load(&mut self, spare: Option<Buffer>) -> io::Result<Load> {
         let Some(Chunk::Extent(extent)) = self.chunks.last() else {
             unreachable!("only an extent is cold");
         };
-        let extent = Extent {
-            length: extent.length.min(LOAD_BYTES_MAX as u64),
-            ..extent.clone()
-        };
-        let target = match (self.path, self.pipe.take()) {
-            (FetchPath::Splice, Some(pipe)) => Target::Pipe(pipe),
+        let target = match (self.path, self.loaded.take()) {
+            (_, Some(target)) => target,
             (FetchPath::Splice, None) => Target::Pipe(Pipe::new()?),
-            _ => Target::Buffer(spare.unwrap_or_else(|| BytesMut::with_capacity(LOAD_BYTES_MAX))),
+            (_, None) => Target::Buffer(spare.unwrap_or_else(Buffer::new)),
         };
-        Ok(Load { extent, target })
+        if self.path != FetchPath::Auto {
+            return Ok(Load::through_the_cache(extent, target));
+        }
+        let file = &extent.file;
+        let file = self.cold.get_or_insert_with(|| past_the_cache(file));
+        Ok(Load::past_the_cache(extent, file, target))
     }
 
-    /// The first `count` bytes of a load are there (0 at the end of the file). Gives the buffer
-    /// back if it can serve again.
+    /// A load is done; it read `count` bytes (0 at the end of the file).
     pub(super) fn on_loaded(
         &mut self,
+        load: Load,
         count: usize,
-        target: Target,
         stats: &ShardStats,
-    ) -> io::Result<Option<BytesMut>> {
-        if count == 0 {
-            // The file is shorter than the extent: the answer cannot be completed.
-            return Err(Errno::ENODATA.into());
+    ) -> io::Result<()> {
+        // The file may be shorter than the extent: the answer cannot be completed.
+        let target = load.end(count).ok_or(Errno::ENODATA)?;
+        if self.path == FetchPath::Auto {
+            stats.bytes_sent_cold.add(target.held());
         }
-        match (target, self.path) {
-            (Target::Pipe(mut pipe), _) => {
-                pipe.held = count as u64;
-                self.pipe = Some(pipe);
-                Ok(None)
-            }
-            (Target::Buffer(buffer), FetchPath::Copy) => {
-                self.advance(count as u64);
-                self.chunks.push(Chunk::Bytes(buffer.freeze()));
-                Ok(None)
-            }
-            (Target::Buffer(mut buffer), _) => {
-                self.warm = count as u64;
-                stats.bytes_sent_cold.add(count as u64);
-                buffer.clear();
-                Ok(Some(buffer))
-            }
+        self.loaded = Some(target);
+        Ok(())
+    }
+
+    /// The memory of loads, when the send is over.
+    pub(super) fn into_spare(self) -> Option<Buffer> {
+        match self.loaded {
+            Some(Target::Buffer(buffer)) => Some(buffer),
+            Some(Target::Pipe(_)) | None => None,
         }
     }
 
@@ -266,10 +218,12 @@ impl Sending {
         let Some(Chunk::Extent(extent)) = self.chunks.last() else {
             return false;
         };
+        if self.held() > 0 {
+            return false;
+        }
         match self.path {
             FetchPath::Sendfile => false,
-            FetchPath::Copy => true,
-            FetchPath::Splice => self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0),
+            FetchPath::Copy | FetchPath::Splice => true,
             FetchPath::Auto => {
                 if self.warm == 0 {
                     let length = extent.length.min(SEND_TURN_BYTES_MAX);
@@ -280,7 +234,12 @@ impl Sending {
         }
     }
 
-    /// One system call: a vectored send, a sendfile, or a splice from the pipe.
+    /// Bytes that were loaded and not sent yet.
+    fn held(&self) -> u64 {
+        self.loaded.as_ref().map_or(0, Target::held)
+    }
+
+    /// One system call: a vectored send, a sendfile, or a part of what was loaded.
     fn push_once(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -295,12 +254,14 @@ impl Sending {
             stats.bytes_sent_copy.add(sent as u64);
             return Ok(sent as u64);
         };
-        let count = |bytes: u64| usize::try_from(bytes).map_err(|_| Errno::EINVAL);
-        if let Some(pipe) = &mut self.pipe {
-            let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
-            let sent = splice(&pipe.reader, None, fd, None, count(pipe.held)?, flags)? as u64;
-            pipe.held -= sent;
-            stats.bytes_sent_splice.add(sent);
+        if let Some(loaded) = self.loaded.as_mut().filter(|loaded| loaded.held() > 0) {
+            let more = extent.length > loaded.held() || self.chunks.len() > 1;
+            let flags = MsgFlags::from_bits_retain(send_flags(more)) | MsgFlags::MSG_DONTWAIT;
+            let sent = loaded.push(fd, flags)?;
+            match loaded {
+                Target::Buffer(_) => stats.bytes_sent_copy.add(sent),
+                Target::Pipe(_) => stats.bytes_sent_splice.add(sent),
+            }
             return Ok(sent);
         }
         let mut position = i64::try_from(extent.position).map_err(|_| Errno::EINVAL)?;
@@ -308,7 +269,8 @@ impl Sending {
             FetchPath::Auto => self.warm,
             _ => u64::MAX,
         };
-        let length = count(extent.length.min(share).min(warm))?;
+        let length = extent.length.min(share).min(warm);
+        let length = usize::try_from(length).map_err(|_| Errno::EINVAL)?;
         let file = files::descriptor(&extent.file);
         match sendfile64(fd, file, Some(&mut position), length)? as u64 {
             // The file is shorter than the extent: the answer cannot be completed.
@@ -318,27 +280,6 @@ impl Sending {
                 stats.bytes_sent_sendfile.add(sent);
                 Ok(sent)
             }
-        }
-    }
-}
-
-/// Carries a load out and waits for the device; for a thread that may.
-pub(super) fn load(extent: &Extent, target: &mut Target) -> io::Result<usize> {
-    match target {
-        Target::Buffer(buffer) => cached::read_some(extent, buffer),
-        Target::Pipe(pipe) => {
-            let length = usize::try_from(extent.length).map_err(|_| Errno::EINVAL)?;
-            let mut position = i64::try_from(extent.position).map_err(|_| Errno::EINVAL)?;
-            let file = files::descriptor(&extent.file);
-            let flags = SpliceFFlags::SPLICE_F_MOVE;
-            Ok(splice(
-                file,
-                Some(&mut position),
-                &pipe.writer,
-                None,
-                length,
-                flags,
-            )?)
         }
     }
 }
@@ -370,7 +311,7 @@ impl Drop for Nonblocking<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::dir::{File, FileKind};
+    use crate::base::dir::{Extent, FileKind};
     use crate::io::SocketKind;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
@@ -448,15 +389,14 @@ mod tests {
             Chunk::Bytes(Bytes::from_static(b">")),
         ];
         let mut sending = Sending::new(chunks.into(), path);
-        let mut spare = None;
         loop {
             match sending.push(&socket, SEND_TURN_BYTES_MAX, stats).unwrap() {
                 Progress::Done => break,
                 Progress::Share | Progress::Blocked => std::thread::yield_now(),
                 Progress::Cold => {
-                    let Load { extent, mut target } = sending.load(spare.take()).unwrap();
-                    let count = load(&extent, &mut target).unwrap();
-                    spare = sending.on_loaded(count, target, stats).unwrap();
+                    let mut load = sending.load(None).unwrap();
+                    let count = load.run().unwrap();
+                    sending.on_loaded(load, count, stats).unwrap();
                 }
             }
         }
@@ -509,8 +449,11 @@ mod tests {
             sent(FetchPath::Auto, &file, length - 2, &stats).len(),
             1 << 20
         );
-        assert!(stats.bytes_sent_cold.get() > 0);
-        assert_eq!(stats.bytes_sent_sendfile.get(), length - 2);
+        let cold = stats.bytes_sent_cold.get();
+        assert!(cold > 0);
+        // Besides the bytes in front and behind, only what was loaded is copied.
+        assert_eq!(stats.bytes_sent_copy.get(), cold + 2);
+        assert_eq!(stats.bytes_sent_sendfile.get(), length - 2 - cold);
     }
 
     #[test]
@@ -526,9 +469,9 @@ mod tests {
             let mut sending = Sending::new(Few::from([Chunk::Extent(extent.clone())]), path);
             let error = match sending.push(&socket, 9, &stats) {
                 Ok(Progress::Cold) => {
-                    let Load { extent, mut target } = sending.load(None).unwrap();
-                    let count = load(&extent, &mut target).unwrap();
-                    sending.on_loaded(count, target, &stats).unwrap_err()
+                    let mut load = sending.load(None).unwrap();
+                    let count = load.run().unwrap();
+                    sending.on_loaded(load, count, &stats).unwrap_err()
                 }
                 Ok(progress) => panic!("{path:?}: {progress:?}"),
                 Err(error) => error,

@@ -151,6 +151,34 @@ impl Index {
         Ok(entry.map_or(0, |entry| u64::from(entry.position)))
     }
 
+    /// The first known batch boundary whose batch ends at or after the relative offset.
+    pub fn boundary_from_offset(
+        &self,
+        dir: &mut dyn Dir,
+        base_offset: Offset,
+        offset: u32,
+    ) -> io::Result<Option<u64>> {
+        let before = |entry: &OffsetEntry| entry.last_offset < offset;
+        let entry = match self {
+            Self::Memory(index) => {
+                let at = index.offsets.partition_point(before);
+                index.offsets.get(at).copied()
+            }
+            Self::File(files) => {
+                let name = file_name(base_offset, INDEX_SUFFIX);
+                let at = search(files.offsets, |at| {
+                    let entry = read_offset_entry(dir, &name, at)?;
+                    Ok(before(&entry).then_some(at + 1))
+                })?;
+                match at.unwrap_or(0) {
+                    at if at < files.offsets => Some(read_offset_entry(dir, &name, at)?),
+                    _ => None,
+                }
+            }
+        };
+        Ok(entry.map(|entry| u64::from(entry.position)))
+    }
+
     /// The largest known batch boundary that is not above `position`.
     pub fn boundary_before(
         &self,

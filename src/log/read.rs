@@ -207,9 +207,18 @@ pub(super) fn find(
     let file = segment.file.clone();
     let last = (segment.offset_end - 1).max(segment.base_offset);
     let relative = segment.relative(offset.clamp(segment.base_offset, last));
-    let hint = segment
-        .index
-        .position_of_offset(dir, segment.base_offset, relative)?;
+    let (index, base_offset) = (&segment.index, segment.base_offset);
+    // A reader goes on where the index ended its last answer (see [`Log::read`]); the head there
+    // came into the cache with that answer, the batches before it may have not.
+    if let Some(position) = index.boundary_from_offset(dir, base_offset, relative)?
+        && position < limit
+        && dir.is_cached(&file, position)
+        && let Ok(Some((_, header))) = Walk::heads(dir, &file, position, limit).next()
+        && header.base_offset == offset
+    {
+        return Ok(Some(position));
+    }
+    let hint = index.position_of_offset(dir, base_offset, relative)?;
     let start = checked_hint(dir, segment, hint, offset)?;
     let mut walk = Walk::heads(dir, &file, start, limit);
     while let Some((position, header)) = walk.next().map_err(|error| corrupt(segment, error))? {

@@ -202,6 +202,8 @@ fn drop_cached(
     report: &mut Report,
 ) -> io::Result<()> {
     for name in files.keys() {
+        // An error that nobody was told yet must not meet a later sync, of what is read anew.
+        let _ = dir.sync(name);
         dir.drop_cached(name)?;
     }
     let note = "a sync has failed in the last run: what never reached the device is forgotten";

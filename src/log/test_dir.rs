@@ -5,6 +5,7 @@ use crate::base::dir::{Dir, File, FileKind};
 use crate::base::prng::Prng;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 
 /// What a device writes as a whole.
 const SECTOR_BYTES: usize = 512;
@@ -28,8 +29,10 @@ pub struct TestDir {
     pub capacity_bytes: Option<u64>,
     /// Reads so far, with their bytes.
     pub reads: (u64, u64),
-    /// From this position of any file on, pages are not cached.
-    pub cold_from: Option<u64>,
+    /// The bytes of every `.log` that are cached; without it, all.
+    pub cached: Option<Range<u64>>,
+    /// Reads of a `.log` that began at a byte that is not cached.
+    pub cold_reads: u64,
     /// Room asked for: name, position, length.
     pub reserved: Vec<(String, u64, u64)>,
     /// Files cut so far, and to which length.
@@ -252,6 +255,8 @@ impl Dir for TestDir {
     fn read_at(&mut self, name: &str, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.reads.0 += 1;
         self.reads.1 += buffer.len() as u64;
+        let cold = name.ends_with(".log") && !self.is_cached(name, position);
+        self.cold_reads += u64::from(cold);
         let contents = &self.inode(name)?.contents;
         let rest = contents.get(position as usize..).unwrap_or_default();
         let length = rest.len().min(buffer.len());
@@ -273,7 +278,8 @@ impl Dir for TestDir {
     }
 
     fn is_cached(&mut self, _name: &str, position: u64) -> bool {
-        self.cold_from.is_none_or(|from| position < from)
+        let cached = self.cached.as_ref();
+        cached.is_none_or(|cached| cached.contains(&position))
     }
 
     fn reserve(&mut self, name: &str, position: u64, length: u64) {

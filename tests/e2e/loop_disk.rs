@@ -36,13 +36,12 @@ impl LoopDisk {
         disk.format(mib, &["-J", "size=4"]).then_some(disk)
     }
 
-    /// The same, but what lies below can hold less than it promises: it accepts data that it cannot
-    /// write back, and tells so at a sync.
-    pub fn deceitful(mib: u64, backing_mib: u64) -> Option<Self> {
+    /// The same for [`LoopDisk::stop_storing`].
+    pub fn deceitful(mib: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let backing = dir.path().join("backing");
         std::fs::create_dir(&backing).unwrap();
-        let size = format!("size={backing_mib}m");
+        let size = format!("size={}m", 2 * mib);
         let mut disk = Self {
             image: backing.join("image"),
             dir,
@@ -56,7 +55,16 @@ impl LoopDisk {
         }
         disk.mounted.push(backing);
         // With a journal the whole file system would become read-only.
-        disk.format(mib, &["-O", "^has_journal"]).then_some(disk)
+        disk.format(mib, &["-b", "4096", "-O", "^has_journal"])
+            .then_some(disk)
+    }
+
+    /// From now on the file system goes on taking data that it cannot write back, and tells so at a
+    /// sync: what lies below it has no room any more.
+    pub fn stop_storing(&self) {
+        let filler = self.mounted[0].join("filler");
+        let full = std::fs::write(filler, vec![1; 256 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     }
 
     fn format(&self, mib: u64, options: &[&str]) -> bool {

@@ -214,6 +214,11 @@ impl<I: Make> Bench<I> {
             .unwrap();
         dir.open(name).unwrap()
     }
+
+    /// What makes the names in the data directory durable.
+    fn names(&mut self) -> Vec<File> {
+        self.io.open_dir("files-0").unwrap().names().unwrap()
+    }
 }
 
 /// Bytes that tell their position.

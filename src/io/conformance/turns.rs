@@ -83,6 +83,11 @@ fn a_sync_completes_and_tells_errors<I: Make>() {
     let token = bench.submit(Op::Sync { file });
     bench.synced(token).unwrap();
 
+    for names in bench.names() {
+        let token = bench.submit(Op::Sync { file: names });
+        bench.synced(token).unwrap();
+    }
+
     let (reader, _writer) = nix::unistd::pipe().unwrap();
     let pipe = File::new(crate::base::dir::FileKind::Os(reader));
     let token = bench.submit(Op::Sync { file: pipe });

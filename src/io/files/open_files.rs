@@ -73,7 +73,8 @@ impl OpenFiles {
         self.places[at] = Kept {
             file: Some(file),
             number,
-            used: true,
+            // One that is used only once goes before those that are used again.
+            used: false,
         };
         Place { at, number }
     }

@@ -197,10 +197,12 @@ fn a_file_in_use_stays_open() {
     let mut busy = data.dir("orders-0").unwrap();
     busy.create("a").unwrap();
     let kept = busy.open("a").unwrap();
+    let mut others = Vec::new();
     for index in 1..10 {
         let mut other = data.dir(&format!("orders-{index}")).unwrap();
         other.create("a").unwrap();
         other.open("a").unwrap();
+        others.push(other);
         let again = busy.open("a").unwrap();
         assert!(std::ptr::eq(kept.kind(), again.kind()), "{index}");
     }

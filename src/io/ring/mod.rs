@@ -15,8 +15,9 @@ mod setup;
 pub use setup::{Refused, probe};
 
 use super::files::DataDir;
+use super::loading::{Buffer, Load};
 use super::pace::Pace;
-use super::sending::{Load, Progress, SEND_TURN_BYTES_MAX, Sending, Target};
+use super::sending::{Progress, SEND_TURN_BYTES_MAX, Sending};
 use super::slab::Slab;
 use super::sockets::{self, Acceptor, AfterAccept, Listener};
 use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, cached, clock};
@@ -74,7 +75,7 @@ pub struct Ring {
     data_dir: DataDir,
     pace: Pace,
     /// Buffers that loads have left over.
-    spares: Vec<BytesMut>,
+    spares: Vec<Buffer>,
     /// Empty between waits, kept for its memory.
     finished: Vec<Finished>,
     overflow_reported: bool,
@@ -194,7 +195,12 @@ impl Ring {
                         completions.push(sent(token, Err(error)));
                     }
                 }
-                Ok(Progress::Done) => completions.push(sent(token, Ok(()))),
+                Ok(Progress::Done) => {
+                    if self.spares.len() < SPARES_MAX {
+                        self.spares.extend(sending.into_spare());
+                    }
+                    completions.push(sent(token, Ok(())));
+                }
                 Err(error) => completions.push(sent(token, Err(error))),
             }
         }
@@ -220,16 +226,7 @@ impl Ring {
         result: Result<usize, Errno>,
     ) -> io::Result<(Socket, Sending)> {
         let count = result?;
-        let mut target = load.target;
-        if let Target::Buffer(buffer) = &mut target {
-            // SAFETY: the kernel has written `count` bytes from the start of the spare capacity
-            // that it was given.
-            unsafe { buffer.advance_mut(count) };
-        }
-        let spare = sending.on_loaded(count, target, &self.pace.stats)?;
-        if self.spares.len() < SPARES_MAX {
-            self.spares.extend(spare);
-        }
+        sending.on_loaded(load, count, &self.pace.stats)?;
         Ok((socket, sending))
     }
 

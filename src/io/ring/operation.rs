@@ -2,7 +2,8 @@
 //! the heap: it may be moved while the kernel works on it, but not be changed or dropped.
 
 use crate::base::dir::File;
-use crate::io::sending::{self, Load, Sending, Target};
+use crate::io::loading::{Load, Target};
+use crate::io::sending::{self, Sending};
 use crate::io::sockets::{self, Acceptor};
 use crate::io::{Socket, files};
 use bytes::BytesMut;
@@ -88,22 +89,26 @@ impl Operation {
                 opcode::PollAdd::new(raw(socket), libc::POLLOUT as u32).build()
             }
             Operation::Load { load, .. } => {
-                let Load { extent, target } = load;
-                let fd = Fd(files::descriptor(&extent.file).as_raw_fd());
-                let length = u32::try_from(extent.length).unwrap_or(u32::MAX);
+                let Load {
+                    file,
+                    position,
+                    length,
+                    target,
+                    ..
+                } = load;
+                let fd = Fd(files::descriptor(file).as_raw_fd());
                 match target {
                     Target::Buffer(buffer) => {
-                        let spare = buffer.spare_capacity_mut();
-                        debug_assert!(spare.len() >= length as usize, "the load fits");
-                        opcode::Read::new(fd, spare.as_mut_ptr().cast(), length)
-                            .offset(extent.position)
+                        let room = buffer.room(*length);
+                        opcode::Read::new(fd, room.as_mut_ptr(), room.len() as u32)
+                            .offset(*position)
                             .build()
                     }
                     Target::Pipe(pipe) => {
                         let writer = Fd(pipe.writer().as_raw_fd());
                         // No segment is larger than 4 GiB.
-                        let position = extent.position as i64;
-                        opcode::Splice::new(fd, position, writer, -1, length)
+                        let position = *position as i64;
+                        opcode::Splice::new(fd, position, writer, -1, *length as u32)
                             .flags(libc::SPLICE_F_MOVE)
                             .build()
                     }

@@ -125,11 +125,9 @@ fn sequential_reading_needs_no_walk() {
 fn the_end_of_a_read_is_taken_from_the_index_where_looking_would_wait() {
     let mut rig = three_segments();
     let warm = rig.read(0, 500).unwrap();
-    rig.dir.cold_from = Some(0);
-    let (reads, bytes) = rig.dir.reads;
+    rig.dir.cached = Some(0..0);
     let cold = rig.read(0, 500).unwrap();
-    let entries = rig.dir.reads.0 - reads;
-    assert_eq!(rig.dir.reads.1 - bytes, 8 * entries, "index entries only");
+    assert_eq!(rig.dir.cold_reads, 0);
     assert!(cold.length > 0 && cold.length <= warm.length);
     rig.batches(&cold);
     let end = rig.log.log_end_offset();
@@ -137,6 +135,20 @@ fn the_end_of_a_read_is_taken_from_the_index_where_looking_would_wait() {
         let offsets: Vec<_> = rig.records(0, bytes_max).iter().map(|it| it.0).collect();
         assert_eq!(offsets, (0..end).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn reading_on_after_a_cold_end_looks_at_the_next_head_only() {
+    let mut rig = three_segments().reopen();
+    rig.dir.cached = Some(0..0);
+    let cold = rig.read(0, 500).unwrap();
+    let (last, _) = rig.batches(&cold).pop().unwrap();
+    // What follows the extent came into the cache with it.
+    let end = cold.position + cold.length;
+    rig.dir.cached = Some(end..end + 1);
+    let next = rig.read(last.next_offset(), 500).unwrap();
+    assert_eq!(next.position, end);
+    assert_eq!(rig.dir.cold_reads, 0);
 }
 
 #[test]
