@@ -12,7 +12,7 @@ use crate::wire::messages::describe_log_dirs::{
     DescribeLogDirsPartition, DescribeLogDirsRequest, DescribeLogDirsResponse,
     DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A request that collects sizes from all shards.
 #[derive(Debug)]
@@ -46,11 +46,22 @@ impl Gathering {
     /// Replies with what was asked for: all topics if the request names none.
     pub fn resume(self, state: &mut ShardState, facts: &Facts) -> Begun {
         let mut topics: BTreeMap<String, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
+        let asked = self.request.topics.as_ref().map(|topics| {
+            let partitions = topics.iter().flat_map(|topic| {
+                let indexes = topic.partitions.iter();
+                indexes.map(|index| (topic.topic.as_str(), *index))
+            });
+            partitions.collect::<BTreeSet<_>>()
+        });
+        let is_asked = |topic: &str, partition: i32| {
+            let asked = asked.as_ref();
+            asked.is_none_or(|asked| asked.contains(&(topic, partition)))
+        };
         for (key, size) in &self.sizes {
             let Some(topic) = state.image.topic_by_id(key.topic) else {
                 continue;
             };
-            if self.is_asked(&topic.name, key.partition) {
+            if is_asked(&topic.name, key.partition) {
                 topics
                     .entry(topic.name.clone())
                     .or_default()
@@ -73,37 +84,28 @@ impl Gathering {
             ..DescribeLogDirsResult::default()
         };
         let mut results = vec![result];
-        results.extend(self.offline(state));
+        results.extend(offline(state, is_asked));
         facts.reply(&DescribeLogDirsResponse {
             results,
             ..DescribeLogDirsResponse::default()
         })
     }
+}
 
-    fn is_asked(&self, topic: &str, partition: i32) -> bool {
-        self.request.topics.as_ref().is_none_or(|topics| {
-            let mut topics = topics.iter();
-            topics.any(|asked| asked.topic == topic && asked.partitions.contains(&partition))
+/// The directories of the offline partitions that were asked for.
+fn offline(
+    state: &ShardState,
+    is_asked: impl Fn(&str, i32) -> bool,
+) -> impl Iterator<Item = DescribeLogDirsResult> {
+    let asked = move |key: &PartitionKey| {
+        let topic = state.image.topic_by_id(key.topic)?;
+        is_asked(&topic.name, key.partition).then(|| DescribeLogDirsResult {
+            error_code: ErrorCode::KafkaStorageError,
+            log_dir: format!("{}/{}-{}", state.data_dir, topic.name, key.partition),
+            ..DescribeLogDirsResult::default()
         })
-    }
-
-    /// The directories of the offline partitions that were asked for.
-    fn offline(&self, state: &ShardState) -> impl Iterator<Item = DescribeLogDirsResult> {
-        let asked = |key: &&PartitionKey| {
-            let topic = state.image.topic_by_id(key.topic);
-            topic.is_some_and(|topic| self.is_asked(&topic.name, key.partition))
-        };
-        let failed = |key: &PartitionKey| {
-            let topic = state.image.topic_by_id(key.topic);
-            let name = topic.map_or("", |topic| topic.name.as_str());
-            DescribeLogDirsResult {
-                error_code: ErrorCode::KafkaStorageError,
-                log_dir: format!("{}/{name}-{}", state.data_dir, key.partition),
-                ..DescribeLogDirsResult::default()
-            }
-        };
-        state.offline.iter().filter(asked).map(failed)
-    }
+    };
+    state.offline.iter().filter_map(asked)
 }
 
 /// Sums up the partitions of one shard.

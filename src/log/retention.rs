@@ -99,8 +99,9 @@ impl Log {
         for (at, segment) in self.segments.iter().enumerate() {
             let age_ms = now.wall_ms.saturating_sub(segment.retention_timestamp());
             let too_old = config.retention_ms >= 0 && age_ms > config.retention_ms;
-            // What is left without this segment still fills the limit.
-            let left = total - removed - segment.size_bytes;
+            // What is left without this segment still fills the limit. Its own size counts what is
+            // queued, the total does not.
+            let left = total.saturating_sub(removed + segment.size_bytes);
             let too_many = u64::try_from(config.retention_bytes).is_ok_and(|max| left >= max);
             let below_start = self
                 .segments

@@ -29,6 +29,7 @@ fn a_full_disk_stalls_the_log_until_there_is_room() {
     assert!(rig.log.stalled().is_some() && rig.log.poisoned().is_none());
     assert_eq!((rig.log.written_offset(), rig.log.log_end_offset()), (3, 6));
     assert_eq!(rig.records(0, 1000).len(), 3, "consumers are served");
+    assert_eq!(rig.retain(), Retained::default());
     // Clients are refused, and nothing is taken in; coordinators go on, for a while.
     let refused = rig.append(plain(1, START_MS), RELAXED).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::KafkaStorageError);
