@@ -3,6 +3,7 @@
 
 use crate::cli::output::Failure;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -116,6 +117,20 @@ impl Broker {
     /// Kills it at once (SIGKILL) and waits until it is gone.
     pub fn kill(mut self) {
         self.end();
+    }
+
+    /// Halts all of its threads (SIGSTOP) and waits until they have: it answers nothing any more.
+    pub fn halt(&self) -> Result<(), Failure> {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        let halted = kill(pid, Signal::SIGSTOP).and_then(|()| {
+            waitid(
+                Id::Pid(pid),
+                WaitPidFlag::WSTOPPED | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+            )
+        });
+        halted
+            .map(drop)
+            .map_err(|errno| Failure::Failed(format!("cannot halt the broker: {errno}")))
     }
 
     /// Stops it cleanly (SIGTERM).

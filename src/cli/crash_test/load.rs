@@ -40,8 +40,8 @@ const OUTSTANDING_MAX: u64 = 300;
 const PAUSE_US_MAX: u64 = 4000;
 const BURST_MAX: u64 = 20;
 
-/// A record has its outcome after so long: far longer than a restart takes.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A record has its outcome after so long: longer than restarts take.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What was promised, shared by all clients of a run.
 pub type SharedLedger = Rc<RefCell<Ledger>>;

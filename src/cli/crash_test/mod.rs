@@ -235,9 +235,8 @@ impl Course {
 
     /// The process is gone, and with a disk of its own all that is not synced.
     fn crash(&mut self) -> Result<(), Failure> {
-        // Its disk goes first: what it answers from then on counts too.
-        self.place.cut()?;
         if let Some(broker) = self.broker.take() {
+            self.place.cut(&broker)?;
             broker.kill();
         }
         self.receipts.crashes += 1;

@@ -5,6 +5,7 @@
 //! operation fails, and what was not synced is gone after the next mount. It is what a power loss
 //! leaves on a disk that keeps what it has confirmed.
 
+use super::broker::Broker;
 use crate::cli::output::{Failure, note};
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -104,11 +105,15 @@ impl Place {
         self.root.join("broker.log")
     }
 
-    /// Cuts the power, if this is a place that can.
-    pub fn cut(&self) -> Result<(), Failure> {
+    /// Cuts the power of disk and processor, if this is a place that can. The broker is halted
+    /// first: a sync that the shutdown overtakes can report success for what is lost, because the
+    /// file system drops its pages without an error for the file; with the power, nobody would
+    /// hear of it.
+    pub fn cut(&self, broker: &Broker) -> Result<(), Failure> {
         if !self.has_image {
             return Ok(());
         }
+        broker.halt()?;
         let mount_point = self.mount_point();
         let cannot = |why: String| refused(&format!("{}: {why}", mount_point.display()));
         let file = File::open(&mount_point).map_err(|error| cannot(error.to_string()))?;
