@@ -101,8 +101,8 @@ pub trait Dir {
     /// the directory. After a crash it holds either the old or the new contents.
     fn replace(&mut self, name: &str, contents: &[u8]) -> io::Result<()>;
 
-    /// Forgets what the page cache holds of a file and the device should hold too, so that reads see
-    /// what the device really has. What was written and not synced stays.
+    /// Forgets what the page cache holds of a file and the device should hold too, so that reads
+    /// see what the device really has. What was written and not synced stays.
     fn drop_cached(&mut self, _name: &str) -> io::Result<()> {
         Ok(())
     }

@@ -48,9 +48,9 @@ impl Log {
     /// forgets producers that were silent for long. To be called every
     /// `log.retention.check.interval.ms`, when nothing is queued.
     ///
-    /// A full disk does not stop it, unless there is no room even for a new checkpoint: then nothing
-    /// has changed. Waits for the device if there is something to remove. After any other error the
-    /// caller must [`Log::on_failed`] the log.
+    /// A full disk does not stop it, unless there is no room even for a new checkpoint: then
+    /// nothing has changed. Waits for the device if there is something to remove. After any other
+    /// error the caller must [`Log::on_failed`] the log.
     pub fn retain(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<Retained> {
         if self.poisoned.is_some() {
             return Ok(Retained::default());

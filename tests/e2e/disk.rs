@@ -337,6 +337,7 @@ fn with_a_disk_of_its_own(disk: &mut LoopDisk, data: &Path) -> Option<Node> {
         let file = file.unwrap();
         std::fs::copy(file.path(), dir.join(file.file_name())).unwrap();
     }
+    nix::unistd::syncfs(std::fs::File::open(&dir).unwrap()).unwrap();
     Some(Node::start(data, &[]))
 }
 
@@ -350,7 +351,11 @@ fn check_offline(node: &Node) {
     let answer = raw.ask(9, &produce_request("flood", 0, 1, flood_batch(1)));
     let answer = &answer.responses[0].partition_responses[0];
     assert_eq!(answer.error_code, ErrorCode::KafkaStorageError);
-    let metadata = raw.ask(12, &MetadataRequest::default());
+    let all = MetadataRequest {
+        topics: None,
+        ..MetadataRequest::default()
+    };
+    let metadata = raw.ask(12, &all);
     let partition = |name: &str| {
         let mut topics = metadata.topics.iter();
         let topic = topics.find(|t| t.name.as_deref() == Some(name)).unwrap();
@@ -364,7 +369,7 @@ fn check_offline(node: &Node) {
         (-1, &[1][..])
     );
     assert_eq!(offline.isr_nodes, [0; 0]);
-    let dirs = raw.ask(4, &DescribeLogDirsRequest::default()).results;
+    let dirs = raw.ask(4, &DescribeLogDirsRequest { topics: None }).results;
     assert_eq!(dirs[0].error_code, ErrorCode::None);
     assert!(dirs[0].total_bytes > dirs[0].usable_bytes && dirs[0].usable_bytes > 0);
     assert!(dirs[0].topics.iter().all(|topic| topic.name != "flood"));

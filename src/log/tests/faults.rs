@@ -94,6 +94,7 @@ fn the_disk_may_be_full_at_any_byte() {
                 rig.sync();
             }
         }
+        rig.dir.capacity_bytes = None;
         (rig, stalls)
     };
     let (whole, _) = live(Rig::new(small()), None);
