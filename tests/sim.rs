@@ -128,7 +128,7 @@ fn fixed_seeds() {
 /// Nobody waits for ever, and nothing acknowledged is lost, when writes and syncs fail.
 #[test]
 fn a_failing_disk() {
-    for seed in 0..20 {
+    for seed in 0..14 {
         let report = run(Options {
             failing_disk: true,
             ..options(seed)
