@@ -1,4 +1,4 @@
-//! Every planted bug is found by the simulation. `scripts/sim --planted` builds and runs this; a
+//! Looks for every planted bug with the simulation. `scripts/sim --planted` builds and runs this; a
 //! usual build has no planted bugs.
 
 use forebay::base::planted::{Bug, plant};

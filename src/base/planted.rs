@@ -16,7 +16,7 @@ pub enum Bug {
     SyncSkipped,
     /// A failed sync is tried again.
     SyncRetried,
-    /// The name of a new segment is not synced.
+    /// The names of a new log and of a new segment are not synced.
     DirectorySyncSkipped,
     /// What a short write left out is not written.
     ShortWriteIgnored,

@@ -148,10 +148,7 @@ impl Log {
             queue: Vec::new(),
             queued_bytes: 0,
             marks: Watermarks::new(end),
-            producers: match planted::is(Bug::ProducersForgotten) {
-                true => Producers::default(),
-                false => replay.producers,
-            },
+            producers: replay.producers,
             leader_epoch: opening.leader_epoch,
             epochs: replay.epochs,
             epochs_stored: false,
@@ -596,6 +593,9 @@ impl<'a> Recovery<'a> {
             marks::hit(Mark::EpochsRebuilt);
             let note = "rebuilt the leader epochs from the batches";
             self.report.repairs.push(note.into());
+        }
+        if planted::is(Bug::ProducersForgotten) {
+            loaded = Some((Offset::MAX, Producers::default()));
         }
         let (producers_from, producers) = loaded.unwrap_or((0, Producers::default()));
         Ok(Replay {

@@ -243,6 +243,10 @@ impl Member {
                 self.start_anew(scene);
             }
             State::Working if scene.quiet || self.prng.below(300) == 0 => self.ask_leave(scene),
+            // Perhaps it does not know yet that it has lost its place.
+            State::Working if !self.owned.is_empty() && self.prng.percent(10) => {
+                self.ask_commit(scene);
+            }
             State::Working if self.heartbeat_at <= now => {
                 self.heartbeat_at = now.plus_ms(HEARTBEAT_MS);
                 let request = HeartbeatRequest {
