@@ -28,7 +28,8 @@
 //! - A reply leaves when what it says is true after a crash: it carries the offset it depends on.
 //! - Hard state of the coordinators and the catalog changes only by replaying records of their
 //!   logs, live and at start alike.
-//! - Memory follows bytes received, never a number that a peer wrote.
+//! - Memory follows bytes received, never a number that a peer wrote; and what requests take is
+//!   charged before it is received: beyond its share a shard reads no sockets (`shard::budget`).
 //! - A failed write or sync is never tried again: the partition goes offline.
 //!
 //! # Non-obvious
