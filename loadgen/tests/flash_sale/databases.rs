@@ -61,7 +61,8 @@ fn a_sale_into_postgres_passes_also_when_the_server_is_restarted() {
     let Some(postgres) = Postgres::start() else {
         return;
     };
-    let mut sale = sale(&["--sink", &postgres.url]);
+    let small = ["--orders", "12000", "--db-writes-per-s", "1200"];
+    let mut sale = sale(&[&["--sink", postgres.url.as_str()][..], &small].concat());
     sale.reach(3);
     assert!(script("stop", postgres.folder.path()).status.success());
     assert!(script("start", postgres.folder.path()).status.success());
@@ -85,7 +86,7 @@ fn without_a_model_a_sale_is_judged_by_what_postgres_sustains() {
         "--db-writes-per-s",
         "none",
         "--orders",
-        "20000",
+        "12000",
     ];
     let shown = sale(&args).must_pass();
     assert!(shown.contains("sustained"), "{shown}");
