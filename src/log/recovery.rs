@@ -103,11 +103,10 @@ impl Log {
     ) -> Result<Log, OpenError> {
         let mut files: BTreeMap<_, _> = dir.list()?.into_iter().collect();
         let failed = files.remove(FAILED_FILE).is_some();
-        let clean = opening.clean && !failed;
-        if failed {
-            drop_cached(dir, &files, report)?;
-        }
-        let opening = Opening { clean, ..opening };
+        let opening = match failed {
+            true => after_failure(dir, &files, opening, report)?,
+            false => opening,
+        };
         check_owner(dir, &files, opening.topic_id)?;
         let stored = Checkpoint::load(dir, &files)?;
         let mut recovery = Recovery::new(dir, &config, opening, report, files);
@@ -135,10 +134,8 @@ impl Log {
             base_offset: active.base_offset,
             position: active.size_bytes,
         };
-        let behind = segments
-            .iter()
-            .filter(|segment| segment.offset_end > recovery_point);
-        let lag_bytes = behind.map(|segment| segment.size_bytes).sum();
+        let segments_behind = segments.iter().filter(|it| it.offset_end > recovery_point);
+        let lag_bytes = segments_behind.map(|segment| segment.size_bytes).sum();
         let mut log = Log {
             unsynced_base: end.base_offset,
             config,
@@ -192,20 +189,20 @@ impl Log {
     }
 }
 
-/// Makes everything that follows read what the device has.
-fn drop_cached(
+/// Makes everything that follows read what the device has, and believe no clean stop.
+fn after_failure(
     dir: &mut dyn Dir,
     files: &BTreeMap<String, u64>,
+    opening: Opening,
     report: &mut Report,
-) -> io::Result<()> {
+) -> io::Result<Opening> {
     for name in files.keys() {
-        // An error that nobody was told yet must not meet a later sync, of what is read anew.
-        let _ = dir.sync(name);
         dir.drop_cached(name)?;
     }
     let note = "a sync has failed in the last run: what never reached the device is forgotten";
     report.repairs.push(note.to_owned());
-    Ok(())
+    let clean = false;
+    Ok(Opening { clean, ..opening })
 }
 
 /// Refuses files that are not those of this topic.
