@@ -24,7 +24,7 @@ pub(super) const CHECKPOINT_FILE: &str = "forebay-checkpoint";
 pub(super) const METADATA_FILE: &str = "partition.metadata";
 
 /// Left by a process that could not sync the log, see [`super::Log::on_failed`].
-pub(super) const FAILED_FILE: &str = "forebay-failed";
+pub const FAILED_FILE: &str = "forebay-failed";
 
 /// Ends of names that only an interrupted operation leaves behind.
 const LEFTOVER_SUFFIXES: [&str; 3] = [".tmp", ".deleted", ".cleaned"];

@@ -31,6 +31,7 @@ mod tests;
 
 pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
+pub use files::FAILED_FILE;
 
 use crate::base::dir::{Dir, is_disk_full};
 use crate::base::marks::{self, Mark};
@@ -40,8 +41,8 @@ use append::Queued;
 use checkpoint::Checkpoint;
 use epochs::Epochs;
 use files::{
-    EPOCHS_FILE, FAILED_FILE, INDEX_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX,
-    file_name, put_file,
+    EPOCHS_FILE, INDEX_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name,
+    put_file,
 };
 use producers::Producers;
 use segment::Segment;

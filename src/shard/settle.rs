@@ -254,11 +254,10 @@ impl<I: Io> Shard<I> {
     }
 
     fn finish_sync(&mut self, key: PartitionKey) {
-        if self
-            .syncing
-            .get(&key)
-            .is_none_or(|syncing| syncing.files_missing > 0)
-        {
+        // A failure counts at once: what was written of the log is in the page cache only, and if
+        // the process ended before it has said so, the next one would take it for stored.
+        let under_way = |s: &Syncing| s.files_missing > 0 && s.failed.is_none();
+        if self.syncing.get(&key).is_none_or(under_way) {
             return;
         }
         let Some(syncing) = self.syncing.remove(&key) else {

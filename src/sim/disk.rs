@@ -58,6 +58,8 @@ pub struct Disk {
     stopped: bool,
     /// A sync has failed: what it should have stored is gone from everywhere but the page cache.
     pub damaged: bool,
+    /// Files of which the page cache has what a failed sync should have stored.
+    believed: BTreeSet<usize>,
     /// There is no room: nothing can grow.
     pub full: bool,
     /// How bad it is now.
@@ -112,6 +114,7 @@ impl Default for Disk {
             stop_at: None,
             stopped: false,
             damaged: false,
+            believed: BTreeSet::new(),
             full: false,
             faults: DiskFaults::default(),
         }
@@ -148,6 +151,7 @@ impl Disk {
     /// The machine has lost its power: of what was not synced some is there, the rest is not.
     pub fn lose_power(&mut self, prng: &mut Prng) {
         self.damaged = false;
+        self.believed.clear();
         self.root.lose(prng);
         for names in &mut self.directories {
             names.lose(prng);
@@ -368,12 +372,29 @@ impl Disk {
     /// written: after a failed sync that is what it should have stored.
     pub fn drop_cached(&mut self, directory: usize, name: &str) -> io::Result<()> {
         let inode = self.inode_of(directory, name)?;
+        self.believed.remove(&inode);
         let inode = &mut self.inodes[inode];
         inode.contents = inode.durable.clone();
         for (_, change) in &inode.changes {
             change.apply(&mut inode.contents);
         }
         Ok(())
+    }
+
+    /// The directory of a partition in which the page cache still has what a failed sync should
+    /// have stored, and no file named `mark` tells the next process.
+    pub fn believed(&self, mark: &str) -> Option<&str> {
+        self.believed.iter().find_map(|inode| {
+            let directory = self.inodes[*inode].directory;
+            let files = &self.directories[directory].live;
+            if files.contains_key(mark) {
+                return None;
+            }
+            let mut files = files.values();
+            let (name, _) = self.root.live.iter().find(|(_, at)| **at == directory)?;
+            let unowned = name.ends_with("-delete") || name.ends_with("-stray");
+            (!unowned && files.any(|file| file == inode)).then_some(name.as_str())
+        })
     }
 
     /// What is left of it.
@@ -447,12 +468,16 @@ impl Disk {
         if self.stopped {
             return result;
         }
-        let inode = &mut self.inodes[inode as usize];
+        let index = inode as usize;
+        let inode = &mut self.inodes[index];
         let due = inode.changes.partition_point(|(number, _)| *number < mark);
         for (_, change) in inode.changes.drain(..due) {
             match result {
                 Ok(()) => change.apply(&mut inode.durable),
-                Err(_) => self.damaged = true,
+                Err(_) => {
+                    self.damaged = true;
+                    self.believed.insert(index);
+                }
             }
         }
         result

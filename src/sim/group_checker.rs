@@ -97,14 +97,28 @@ impl GroupChecker {
         committed.sent = committed.sent.max(offset);
     }
 
-    /// A commit was acknowledged.
-    pub fn on_committed(&mut self, group: &str, key: PartitionKey, offset: Offset) {
+    /// A commit was acknowledged; `least` is what [`GroupChecker::committed`] gave when it was
+    /// sent. Who may still commit has read on from there: less is from a member that has lost its
+    /// place.
+    pub fn on_committed(
+        &mut self,
+        group: &str,
+        key: PartitionKey,
+        least: Offset,
+        offset: Offset,
+    ) -> Result<(), String> {
         self.commits += 1;
         let committed = self.group(group).committed.entry(key).or_default();
         committed.acked = committed.acked.max(offset);
+        match offset >= least {
+            true => Ok(()),
+            false => Err(format!(
+                "{group} was let commit {offset} in {key:?} after {least}: somebody else owns it"
+            )),
+        }
     }
 
-    /// The position that every later fetch must give at least.
+    /// The position that every later fetch must give at least, and every later commit has.
     pub fn committed(&mut self, group: &str, key: PartitionKey) -> Offset {
         self.group(group).committed.entry(key).or_default().acked
     }
@@ -143,13 +157,22 @@ mod tests {
     fn a_position_lies_between_what_was_acknowledged_and_what_was_sent() {
         let mut checker = GroupChecker::default();
         checker.on_committing("g", KEY, 5);
-        checker.on_committed("g", KEY, 5);
+        checker.on_committed("g", KEY, 0, 5).unwrap();
         checker.on_committing("g", KEY, 9);
         let least = checker.committed("g", KEY);
         for (offset, good) in [(-1, false), (4, false), (5, true), (9, true), (10, false)] {
             let fetched = checker.on_fetched("g", KEY, least, offset);
             assert_eq!(fetched.is_ok(), good, "{offset}");
         }
+    }
+
+    #[test]
+    fn an_accepted_commit_never_goes_back() {
+        let mut checker = GroupChecker::default();
+        checker.on_committed("g", KEY, 0, 5).unwrap();
+        let least = checker.committed("g", KEY);
+        assert!(checker.on_committed("g", KEY, least, 4).is_err());
+        checker.on_committed("g", KEY, least, 5).unwrap();
     }
 
     #[test]

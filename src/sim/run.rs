@@ -18,6 +18,7 @@ use super::world::{Faults, World};
 use crate::api::controller::METADATA;
 use crate::base::prng::Prng;
 use crate::base::{Mono, PartitionKey};
+use crate::log::FAILED_FILE;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -359,8 +360,22 @@ impl Simulation {
             let (start, high) = (log.log_start_offset(), log.high_watermark());
             self.checker.on_marks(*key, start, high);
         }
-        if before == Phase::Starting && broker.phase() == Phase::Serving {
-            self.on_serving();
+        match (before, broker.phase()) {
+            (Phase::Starting, Phase::Serving) => self.on_serving(),
+            (Phase::Serving, Phase::Serving) => self.check_page_cache(),
+            _ => {}
+        }
+    }
+
+    /// Whoever hears of a failed sync drops at once what the page cache believes to be stored, or
+    /// leaves a mark: the process may end, and the next one would believe it too.
+    fn check_page_cache(&mut self) {
+        let world = self.world.borrow();
+        if let Some(name) = world.disk.believed(FAILED_FILE)
+            && !world.has_unheard_failure()
+        {
+            let what = format!("a failed sync in {name} has been heard of and not acted upon");
+            self.checker.fail(what);
         }
     }
 
@@ -571,6 +586,11 @@ impl Simulation {
         // What a sync has failed to store is gone like what was never synced.
         let damaged = std::mem::take(&mut self.world.borrow_mut().disk.damaged);
         let lost = if damaged { Crash::Power } else { crash };
+        // A process that ends before it hears of it can leave no mark: nobody will ever know.
+        let crash = match self.world.borrow().has_unheard_failure() {
+            true => Crash::Power,
+            false => crash,
+        };
         self.note(format_args!("the broker ends: {crash:?}"));
         self.broker = None;
         self.crash_by = None;

@@ -14,6 +14,7 @@ use crate::io::{
 };
 use bytes::{Bytes, BytesMut};
 use nix::errno::Errno;
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
@@ -283,6 +284,17 @@ impl World {
         }
     }
 
+    /// True if a sync has failed and its shard does not know yet.
+    pub fn has_unheard_failure(&self) -> bool {
+        let failed = |c: &Completion| matches!(c.outcome, Outcome::Synced(Err(_)));
+        let late = |event: &Event| {
+            matches!(event, Event::Late { run, completion, .. }
+                if *run == self.run && failed(completion))
+        };
+        let mut ready = self.ports.iter().flat_map(|port| &port.ready);
+        ready.any(failed) || self.events.values().any(late)
+    }
+
     /// True if the shard's wait would end.
     pub fn is_awake(&self, shard: usize) -> bool {
         let port = &self.ports[shard];
@@ -495,11 +507,12 @@ impl World {
             let result = Err(io::ErrorKind::BrokenPipe.into());
             return self.complete(shard, token, Outcome::Sent(result));
         }
-        let disk = &self.disk;
+        let (disk, ended) = (&self.disk, Cell::new(false));
         let read = |extent: &Extent, length: u64| {
             let mut bytes = BytesMut::zeroed(length as usize);
             let got = disk.read(inode_of(&extent.file), extent.position, &mut bytes);
-            assert!(got > 0, "an extent lies inside of its file");
+            // After a failed sync the file may end before the extent does.
+            ended.set(got == 0);
             bytes.truncate(got);
             bytes.freeze()
         };
@@ -514,10 +527,16 @@ impl World {
             let Some(bytes) = take_chunk(&mut sending.chunks, length, read) else {
                 break;
             };
+            if ended.get() {
+                break;
+            }
             let (prng, latency_ns) = (&mut self.prng, connection.latency_ns);
             arrivals.extend(connection.to_client.send(prng, self.now, latency_ns, bytes));
         }
-        if sending.chunks.iter().all(Chunk::is_empty) {
+        if ended.get() {
+            let result = Err(io::ErrorKind::UnexpectedEof.into());
+            self.complete(shard, token, Outcome::Sent(result));
+        } else if sending.chunks.iter().all(Chunk::is_empty) {
             self.complete(shard, token, Outcome::Sent(Ok(())));
         } else {
             connection.send = Some(sending);

@@ -88,7 +88,8 @@ enum Asked {
     /// Positions, with what each must be at least.
     Offsets(BTreeMap<i32, Offset>),
     Records(i32, Offset),
-    Commit(BTreeMap<i32, Offset>),
+    /// Positions, each with what was committed before.
+    Commit(BTreeMap<i32, (Offset, Offset)>),
     Leave,
 }
 
@@ -408,8 +409,9 @@ impl Member {
         for (partition, position) in &self.positions {
             if self.committed.get(partition) != Some(position) {
                 let key = self.key(scene, *partition);
-                scene.checker.groups.on_committing(GROUP, key, *position);
-                offsets.insert(*partition, *position);
+                let groups = &mut scene.checker.groups;
+                groups.on_committing(GROUP, key, *position);
+                offsets.insert(*partition, (groups.committed(GROUP, key), *position));
             }
         }
         if offsets.is_empty() {
@@ -417,12 +419,13 @@ impl Member {
         }
         let version = self.version(2, STATIC_COMMIT_FROM, 10);
         let by_id = version >= OFFSETS_BY_ID_FROM;
-        let partition = |(partition, offset): (&i32, &Offset)| OffsetCommitRequestPartition {
-            partition_index: *partition,
-            committed_offset: *offset,
-            committed_metadata: Some(String::new()),
-            ..OffsetCommitRequestPartition::default()
-        };
+        let partition =
+            |(partition, (_, offset)): (&i32, &(_, Offset))| OffsetCommitRequestPartition {
+                partition_index: *partition,
+                committed_offset: *offset,
+                committed_metadata: Some(String::new()),
+                ..OffsetCommitRequestPartition::default()
+            };
         let request = OffsetCommitRequest {
             group_id: GROUP.to_owned(),
             generation_id_or_member_epoch: self.generation,
@@ -610,7 +613,7 @@ impl Member {
         &mut self,
         scene: &mut Scene<'_>,
         answer: Answer,
-        offsets: BTreeMap<i32, Offset>,
+        offsets: BTreeMap<i32, (Offset, Offset)>,
     ) {
         let Some(response) = answer.decode::<OffsetCommitRequest>(scene) else {
             return;
@@ -622,8 +625,11 @@ impl Member {
             }
             let offset = offsets.get(&part.partition_index).copied();
             let key = self.key(scene, part.partition_index);
-            if let Some(offset) = offset {
-                scene.checker.groups.on_committed(GROUP, key, offset);
+            if let Some((least, offset)) = offset {
+                let groups = &mut scene.checker.groups;
+                if let Err(what) = groups.on_committed(GROUP, key, least, offset) {
+                    scene.checker.fail(what);
+                }
                 self.committed.insert(part.partition_index, offset);
             }
         }
