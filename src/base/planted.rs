@@ -3,7 +3,7 @@
 //!
 //! Without the feature `planted` there is nothing of it in the broker: [`is`] is false when it is
 //! compiled. With it one bug at a time can be switched on, for a process by its environment
-//! (`PLANTED_BUG=SyncSkipped`) or for a thread by [`plant`].
+//! (`PLANTED_BUG=SyncSkipped`) or for a thread by `plant`.
 
 /// A planted bug, named after what goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

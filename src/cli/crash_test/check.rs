@@ -1,4 +1,4 @@
-//! Asks a broker that is back what it has, and writes it into the [`Ledger`]: every record that
+//! Asks a broker that is back what it has, and writes it into the `ledger`: every record that
 //! was not read yet, the ends of the logs, the group's offsets.
 
 use super::ledger::RecordId;
