@@ -27,7 +27,7 @@ const NOW: Now = Now {
 /// Reads of a log from start to end; more is a loop without progress.
 const READS_MAX: usize = 100_000;
 
-/// Flags (first byte), then files; see [`crate::files`].
+/// Flags (first byte), then files; see `files`.
 pub fn recovery(input: &[u8]) {
     let Some((&flags, rest)) = input.split_first() else {
         return;

@@ -14,7 +14,7 @@ use forebay::wire::messages::metadata::MetadataRequest;
 /// A broker by itself, on a simulated machine.
 const BROKER_BYTES: usize = 4 << 20;
 
-/// Flags (first byte), then files; see [`crate::files`].
+/// Flags (first byte), then files; see `files`.
 pub fn start(input: &[u8]) {
     let Some((&flags, rest)) = input.split_first() else {
         return;

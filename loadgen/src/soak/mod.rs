@@ -2,8 +2,8 @@
 //! go, topics that come and go, and a broker that is stopped and killed. Nothing may be lost or
 //! doubled, and what the broker holds must not grow.
 //!
-//! - [`process`]: the broker, a process of its own; [`load`]: its clients
-//! - [`ledger`]: what was promised and came back; [`verdict`]: the minutes, and what they must be
+//! - `process`: the broker, a process of its own; `load`: its clients
+//! - `ledger`: what was promised and came back; `verdict`: the minutes, and what they must be
 
 mod ledger;
 mod load;
