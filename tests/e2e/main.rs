@@ -8,6 +8,7 @@ mod conversation;
 mod cores;
 mod crash;
 mod disk;
+mod dlq;
 mod hostile;
 mod limits;
 mod loop_disk;
