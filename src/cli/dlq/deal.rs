@@ -110,7 +110,9 @@ pub async fn replay(command: Replay, output: &mut Output) -> Result<(), Failure>
         takes_skipped: command.skipped,
         is_dry_run: command.how.dry_run,
     };
-    let action = Action::Replay { rate: command.rate };
+    // What is not sent takes no time.
+    let rate = command.rate.filter(|_| !rules.is_dry_run);
+    let action = Action::Replay { rate };
     let outcome = deal(&rules, &command.selection, &action, &command.how.cluster).await?;
     tell("replayed", &outcome, &rules, command.how.format, output)
 }
