@@ -291,7 +291,7 @@ fn dead_letters_are_chosen_skipped_and_sent_elsewhere() {
 
 #[test]
 fn a_replay_that_is_killed_and_run_again_sends_each_record_once() {
-    const LETTERS: i64 = 120;
+    const LETTERS: i64 = 300;
     let broker = Broker::with(&[]);
     let mut raw = broker.connect();
     raw.create_topic("orders", 3);
@@ -306,7 +306,7 @@ fn a_replay_that_is_killed_and_run_again_sends_each_record_once() {
         );
     }
     let replay = ["dlq", "replay", "orders-dlt", "--all"];
-    let slowly = [&replay[..], &["--rate", "60"]].concat();
+    let slowly = [&replay[..], &["--rate", "20"]].concat();
     let mut child = start(&broker, &slowly)
         .stdout(Stdio::null())
         .spawn()
