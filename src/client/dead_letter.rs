@@ -73,8 +73,8 @@ pub const STREAMS: Dialect = Dialect {
     prefixes: &["__streams.errors."],
 };
 
-/// A broker for its share groups (KIP-1191); values are text. There is no kind of error, but only two
-/// messages, which stand for it. Key and value may be left out.
+/// A broker for its share groups (KIP-1191); values are text. There is no kind of error, but only
+/// two messages, which stand for it. Key and value may be left out.
 pub const SHARE_GROUP: Dialect = Dialect {
     topic: "__dlq.errors.topic",
     partition: "__dlq.errors.partition",
@@ -124,8 +124,8 @@ pub const SMALLRYE: Dialect = Dialect {
     ],
 };
 
-/// The Kafka binder of Spring Cloud Stream, whose names many write by hand too; numbers are integers
-/// or text.
+/// The Kafka binder of Spring Cloud Stream, whose names many write by hand too; numbers are
+/// integers or text.
 pub const SPRING_CLOUD_STREAM: Dialect = Dialect {
     topic: "x-original-topic",
     partition: "x-original-partition",

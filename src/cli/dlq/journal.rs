@@ -1,6 +1,6 @@
-//! What became of dead letters: the journal, a topic beside the dead letter topic with one entry per
-//! origin. Only the last entry of an origin counts, so that the journal may be compacted. Pure: what
-//! is read becomes state, what is to be stored becomes bytes.
+//! What became of dead letters: the journal, a topic beside the dead letter topic with one entry
+//! per origin. Only the last entry of an origin counts, so that the journal may be compacted. Pure:
+//! what is read becomes state, what is to be stored becomes bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -178,7 +178,7 @@ fn to_json(((error, state), group): (&(String, State), &Group)) -> serde_json::V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::dlq::letter::tests::letter;
+    use crate::cli::dlq::test_letter::letter;
 
     #[test]
     fn letters_are_counted_by_error_and_state_with_the_first_as_the_example() {

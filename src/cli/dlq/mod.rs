@@ -13,6 +13,8 @@ mod lock;
 mod reading;
 mod selection;
 mod show;
+#[cfg(test)]
+mod test_letter;
 mod wire;
 mod work;
 

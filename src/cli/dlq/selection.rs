@@ -190,7 +190,7 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::dlq::letter::tests::letter;
+    use crate::cli::dlq::test_letter::letter;
 
     fn filter(change: impl FnOnce(&mut Filter)) -> Filter {
         let mut filter = Filter::default();

@@ -201,7 +201,7 @@ fn to_json(letter: &Letter, journal: &Journal) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::dlq::letter::tests::letter;
+    use crate::cli::dlq::test_letter::letter;
     use bytes::Bytes;
 
     #[test]

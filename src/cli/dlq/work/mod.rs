@@ -1,6 +1,6 @@
-//! Dealing with dead letters: each open one is sent back or skipped, once per origin. Owns the order
-//! in which things are written, and so the promise: a replay that ends anywhere and is run again
-//! sends nothing twice.
+//! Dealing with dead letters: each open one is sent back or skipped, once per origin. Owns the
+//! order in which things are written, and so the promise: a replay that ends anywhere and is run
+//! again sends nothing twice.
 //!
 //! Before a record is sent, the journal has a note with an offset that its partition had not
 //! reached; after it, where the record is. A note without its end is settled first by the next run:

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::cli::dlq::journal::encode;
-use crate::cli::dlq::letter::tests::letter;
+use crate::cli::dlq::test_letter::letter;
 use crate::client::ConsumedRecord;
 use crate::client::dead_letter::{ORIGIN, REPLAYS, last};
 
