@@ -18,6 +18,7 @@ from collections import Counter
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+UTC = datetime.timezone.utc
 FIELDS = {"id", "type", "version", "time_ms", "correlation_id", "causation_id", "data"}
 
 
@@ -72,11 +73,11 @@ class Audit:
         customer = order["customer"]
         if key.decode() != customer:
             self.faults.append(f"{place}: the key is {key!r} and not {customer!r}")
+        before = self.orders_of[customer]
+        if order["number"] != before + 1:
+            self.faults.append(f"{place}: order {order['number']} of {customer} after {before}")
         self.orders_of[customer] += 1
-        if order["number"] != self.orders_of[customer]:
-            self.faults.append(
-                f"{place}: order {order['number']} of {customer} after {self.orders_of[customer] - 1}")
-        minute = datetime.datetime.fromtimestamp(event["time_ms"] // 60_000 * 60, datetime.timezone.utc)
+        minute = datetime.datetime.fromtimestamp(event["time_ms"] // 60_000 * 60, UTC)
         self.revenue[minute, order["currency"]] += order["quantity"] * order["unit_cents"]
 
     def report(self):
@@ -124,7 +125,7 @@ def read(bootstrap, topic):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Revenue per minute, and an audit of the order events")
+    parser = argparse.ArgumentParser(description="Revenue per minute, and an audit of the log")
     parser.add_argument("--bootstrap", default="127.0.0.1:9092")
     parser.add_argument("--topic", default="orders")
     arguments = parser.parse_args()

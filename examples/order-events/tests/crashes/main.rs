@@ -2,20 +2,18 @@
 //! hurts most, a real broker that is killed, and books that balance in the end. Nothing waits for a
 //! time to pass: a part ends when it has handled what is there, or shows that it has.
 
+mod client;
 mod process;
 
 use std::io::Read;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
+use client::{header, orders_in_order};
 use forebay::config::{Config, ServeArgs};
 use forebay::server::Server;
 use process::{Part, broker, free_port};
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::message::{Message, OwnedMessage};
 use tempfile::TempDir;
 
 /// Not a test: the broker of the others. Serves until its standard input ends.
@@ -137,6 +135,7 @@ fn every_part_dies_once_and_the_books_balance() {
     let rest = system.run(&format!("{view} --once"));
     assert!(rest.contains("view: 105 events read"), "{rest}");
 
+    assert_eq!(orders_in_order(&system.bootstrap()), 30);
     let books = system.run("books");
     assert!(books.contains("the books balance"), "{books}");
     assert!(books.contains("stock     30 movements for 30 orders"));
@@ -178,7 +177,7 @@ fn all_parts_and_the_broker_die_under_way_and_the_books_balance() {
         books.contains("view      200 orders, 200 complete"),
         "{books}"
     );
-    system.run("rebuild");
+    assert_eq!(orders_in_order(&system.bootstrap()), 200);
 }
 
 /// What cannot be read goes to the dead letter topic with its reason; what is not known by type is
@@ -202,7 +201,7 @@ fn unreadable_events_become_dead_letters_and_hold_nothing_up() {
         envelope("OrderPlaced", 1),
         envelope("OrderGiftWrapped", 1),
     ];
-    publish(&system.bootstrap(), "orders", &values);
+    client::publish(&system.bootstrap(), "orders", &values);
     system.run("place 3");
     system.run("relay shop --once");
 
@@ -211,19 +210,26 @@ fn unreadable_events_become_dead_letters_and_hold_nothing_up() {
         stock.contains("stock: 6 applied, 0 seen before, 1 ignored, 3 dead letters"),
         "{stock}"
     );
-    let mut letters = read(&system.bootstrap(), "orders-stock-dlt", 3);
-    letters.sort();
+    let mut letters = client::records(&system.bootstrap(), "orders-stock-dlt");
+    let class = |letter: &OwnedMessage| header(letter, "__connect.errors.exception.class.name");
+    letters.sort_by_key(class);
     let found: Vec<_> = letters
         .iter()
-        .map(|letter| (letter.class.as_str(), letter.value.as_str()))
+        .map(|letter| (class(letter), client::value(letter)))
         .collect();
     let expected = [
-        ("MalformedData", values[2].as_str()),
-        ("MalformedEnvelope", values[0].as_str()),
-        ("UnknownVersion", values[1].as_str()),
+        ("MalformedData".to_owned(), values[2].as_str()),
+        ("MalformedEnvelope".to_owned(), values[0].as_str()),
+        ("UnknownVersion".to_owned(), values[1].as_str()),
     ];
     assert_eq!(found, expected);
-    assert!(letters.iter().all(|letter| letter.origin == "orders"));
+    for letter in &letters {
+        assert_eq!(header(letter, "__connect.errors.topic"), "orders");
+        assert_eq!(letter.key(), Some("ada".as_bytes()));
+        for name in ["__connect.errors.partition", "__connect.errors.offset"] {
+            header(letter, name).parse::<u32>().unwrap();
+        }
+    }
     // The view leaves them out as well, and a rebuild agrees.
     system.run("view --once");
     assert!(
@@ -289,55 +295,4 @@ fn what_cannot_be_reached_is_refused_in_one_sentence() {
         assert_eq!(shown.lines().count(), 1, "{arguments}: {shown}");
         assert!(shown.contains("cannot use"), "{shown}");
     }
-}
-
-fn publish(bootstrap: &str, topic: &str, values: &[String]) {
-    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .create()
-        .unwrap();
-    for value in values {
-        let record = BaseRecord::to(topic).key("ada").payload(value);
-        producer.send(record).map_err(|(error, _)| error).unwrap();
-    }
-    producer.flush(Duration::from_secs(20)).unwrap();
-}
-
-/// A dead letter, as far as it is looked at.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Letter {
-    class: String,
-    value: String,
-    origin: String,
-}
-
-/// The first so many records of a topic.
-fn read(bootstrap: &str, topic: &str, count: usize) -> Vec<Letter> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .set("group.id", "test")
-        .set("auto.offset.reset", "earliest")
-        .create()
-        .unwrap();
-    consumer.subscribe(&[topic]).unwrap();
-    let mut letters = Vec::new();
-    while letters.len() < count {
-        let message = consumer
-            .poll(Duration::from_secs(20))
-            .expect("a letter")
-            .unwrap();
-        let headers = message.headers().unwrap();
-        let header = |name: &str| {
-            let found = headers.iter().find(|header| header.key == name).unwrap();
-            String::from_utf8(found.value.unwrap().to_vec()).unwrap()
-        };
-        header("__connect.errors.offset").parse::<i64>().unwrap();
-        header("__connect.errors.partition").parse::<i32>().unwrap();
-        letters.push(Letter {
-            class: header("__connect.errors.exception.class.name"),
-            value: String::from_utf8(message.payload().unwrap().to_vec()).unwrap(),
-            origin: header("__connect.errors.topic"),
-        });
-    }
-    letters
 }
