@@ -63,6 +63,11 @@ pub fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, Fail
     let metadata = consumer.fetch_metadata(Some(topic), FIRST_ANSWER)?;
     let found = metadata.topics().first();
     let partitions = found.map_or(&[][..], |topic| topic.partitions());
+    if partitions.is_empty() {
+        return Err(Failure::new(format!(
+            "the broker does not know the topic {topic} yet"
+        )));
+    }
     Ok(partitions.iter().map(|partition| partition.id()).collect())
 }
 
