@@ -100,7 +100,8 @@ def money(sums):
 def read(bootstrap, topic):
     """The audit of everything that is in the topic now."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{topic}-audit",
-                         "enable.auto.commit": False, "enable.partition.eof": True})
+                         "enable.auto.commit": False, "enable.partition.eof": True,
+                         "log_level": 0})  # what it cannot reach is said below
     try:
         partitions = consumer.list_topics(topic, timeout=5).topics[topic].partitions
     except KafkaException as error:
