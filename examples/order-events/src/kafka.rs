@@ -82,6 +82,8 @@ pub fn pass_over(consumer: &BaseConsumer, error: &KafkaError) -> Result<(), Fail
     if let Some((code, text)) = consumer.client().fatal_error() {
         return Err(Failure::new(format!("{text} ({code})")));
     }
-    eprintln!("waiting for the broker: {error}");
+    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::BrokerTransportFailure) {
+        eprintln!("waiting for the broker: {error}");
+    }
     Ok(())
 }

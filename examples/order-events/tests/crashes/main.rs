@@ -105,35 +105,40 @@ fn every_part_dies_once_and_the_books_balance() {
     let system = System::start();
     system.crash("place 30 --event-version 1", "order-not-committed:11");
     assert!(system.books().contains("orders    10: 10 items, "));
-    system.run("place 10 --event-version 2");
-    system.run("place 10");
-    assert!(system.books().contains("outboxes  30 events wait"));
+    let relay = "relay shop --once";
+    assert!(system.run(relay).contains("10 events published"));
 
-    system.crash("relay shop", "published-not-marked");
-    assert!(system.books().contains("outboxes  30 events wait"));
-    assert!(
-        system
-            .run("relay shop --once")
-            .contains("30 events published")
-    );
-
-    for service in ["stock", "payment"] {
+    // While each event is in the topic once: a copy would heal what a consumer had lost.
+    for service in ["stock", "payment", "mail"] {
         system.crash(service, "effect-not-committed:5");
         system.crash(service, "offset-not-committed:6");
         system.run(&format!("{service} --once"));
+    }
+    let books = system.books();
+    assert!(books.contains("stock     10 movements for 10 orders: 10 items"));
+    assert!(books.contains("payments  10 for 10 orders"), "{books}");
+    assert!(books.contains("mails     11 sent, 10 distinct"), "{books}");
+
+    system.run("place 10 --event-version 2");
+    system.run("place 10");
+    assert!(system.books().contains("outboxes  40 events wait"));
+    system.crash("relay shop", "published-not-marked");
+    assert!(system.books().contains("outboxes  40 events wait"));
+    assert!(system.run(relay).contains("20 events published"));
+    for service in ["stock", "payment", "mail"] {
+        system.run(&format!("{service} --once"));
+    }
+    for service in ["stock", "payment"] {
         system.crash(&format!("relay {service}"), "published-not-marked");
         system.run(&format!("relay {service} --once"));
     }
-    system.crash("mail", "effect-not-committed:5");
-    system.crash("mail", "offset-not-committed:6");
-    system.run("mail --once");
 
-    // Each of the three outboxes was published twice: 180 events, of which snapshots hold 25, 75.
+    // 10 events came once, 80 twice: 170, of which the snapshots hold 25, then 75.
     let view = "view --snapshot-every 25";
     system.crash(view, "snapshot-not-committed:2");
     system.crash(view, "snapshot-committed:2");
     let rest = system.run(&format!("{view} --once"));
-    assert!(rest.contains("view: 105 events read"), "{rest}");
+    assert!(rest.contains("view: 95 events read"), "{rest}");
 
     assert_eq!(orders_in_order(&system.bootstrap()), 30);
     let books = system.run("books");
@@ -142,7 +147,7 @@ fn every_part_dies_once_and_the_books_balance() {
     assert!(books.contains("mails     31 sent, 30 distinct"), "{books}");
     let rebuild = system.run("rebuild");
     assert!(
-        rebuild.contains("30 orders from 180 events, equal to"),
+        rebuild.contains("30 orders from 170 events, equal to"),
         "{rebuild}"
     );
 }
