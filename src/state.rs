@@ -90,9 +90,9 @@ pub struct ShardState {
     pub queued: BTreeSet<PartitionKey>,
     /// Partitions whose disk has refused a change; the shell takes them offline.
     pub broken: Vec<(PartitionKey, io::Error)>,
-    /// Partitions of any shard that cannot be served: their disk has failed, or their log cannot be
-    /// opened.
-    pub offline: BTreeSet<PartitionKey>,
+    /// Partitions of any shard that cannot be served, with the reason as a sentence: their disk has
+    /// failed, or their log cannot be opened.
+    pub offline: BTreeMap<PartitionKey, String>,
     /// What producers may still append.
     pub room: Room,
     /// Answers to be delivered.
@@ -124,7 +124,7 @@ impl ShardState {
             controller: None,
             queued: BTreeSet::new(),
             broken: Vec::new(),
-            offline: BTreeSet::new(),
+            offline: BTreeMap::new(),
             room: Room::default(),
             outbox: Vec::new(),
             prng: Prng::new(seed ^ u64::from(shard.0)),
@@ -135,7 +135,7 @@ impl ShardState {
     pub fn set_image(&mut self, image: Arc<Image>) {
         self.broker = broker_settings(&image);
         self.offline
-            .retain(|key| image.topic_by_id(key.topic).is_some() || *key == METADATA);
+            .retain(|key, _| image.topic_by_id(key.topic).is_some() || *key == METADATA);
         self.image = image;
     }
 
@@ -165,7 +165,7 @@ impl ShardState {
 
     /// The id of the broker that leads a partition for clients, unless it is offline.
     pub fn live_leader(&self, partition: PartitionKey) -> Option<i32> {
-        (!self.offline.contains(&partition)).then(|| self.leader(partition))
+        (!self.offline.contains_key(&partition)).then(|| self.leader(partition))
     }
 
     /// The shards that answer for the broker of this connection where every broker of a cluster

@@ -159,7 +159,10 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
             return state.answer(to, Answer::Append(refused));
         }
         Ok(partition) => partition.log.append(now, batch, Origin::Client { durable }),
-        Err(code) => return state.answer(to, Answer::Append(refused(code, None))),
+        Err(code) => {
+            let why = state.offline.get(&key).cloned();
+            return state.answer(to, Answer::Append(refused(code, why)));
+        }
     };
     let appended = match appended {
         Ok(appended) => appended,

@@ -108,7 +108,7 @@ impl<I: Io> Shard<I> {
             Mail::Wake { call } => self.on_wake(call),
             Mail::Image(publication) => self.apply_image(publication),
             Mail::Applied { version } => self.on_applied(from, version),
-            Mail::Offline(key) => drop(self.state.offline.insert(key)),
+            Mail::Offline(key, why) => drop(self.state.offline.insert(key, why)),
             Mail::Adopt(accepted) => self.adopt(accepted),
             Mail::Closed(address) => self.forget_accepted(address),
             Mail::Accept => self.accept(),

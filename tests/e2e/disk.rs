@@ -357,6 +357,8 @@ fn check_offline(node: &Node) {
     let answer = raw.ask(9, &produce_request("flood", 0, 1, flood_batch(1)));
     let answer = &answer.responses[0].partition_responses[0];
     assert_eq!(answer.error_code, ErrorCode::KafkaStorageError);
+    let why = answer.error_message.clone().unwrap();
+    assert!(why.starts_with("the partition is offline: "), "{why}");
     let all = MetadataRequest {
         topics: None,
         ..MetadataRequest::default()
