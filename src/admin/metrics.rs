@@ -145,6 +145,11 @@ const METRICS: &[Metric] = &[
         series: &[(None, Gauge(|s| s.connections_waiting.get()))],
     },
     Metric {
+        name: "forebay_appends_held",
+        help: "Produce requests that waited because a partition had its share of memory under way",
+        series: &[(None, Count(|s| s.appends_held.get()))],
+    },
+    Metric {
         name: "forebay_connections",
         help: "Open connections",
         series: &[(None, Gauge(|s| s.connections.get()))],

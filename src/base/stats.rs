@@ -77,6 +77,8 @@ pub struct ShardStats {
     pub request_bytes: Counter,
     /// Connections that are not read because the memory for requests is used up; goes up and down.
     pub connections_waiting: Counter,
+    /// Produce requests that had to wait because a partition had its share of memory under way.
+    pub appends_held: Counter,
     /// Bytes written and not synced, which a power cut would lose; goes up and down. Looked at
     /// every 100 ms.
     pub unsynced_bytes: Counter,
@@ -125,6 +127,7 @@ impl Default for ShardStats {
             connections: Counter::default(),
             request_bytes: Counter::default(),
             connections_waiting: Counter::default(),
+            appends_held: Counter::default(),
             unsynced_bytes: Counter::default(),
             unsynced_ms: Counter::default(),
             partitions_offline: Counter::default(),

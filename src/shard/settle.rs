@@ -346,6 +346,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn reply(&mut self) {
+        self.ask_held();
         while let Some(id) = self.touched.pop_first().or_else(|| self.grant_next()) {
             self.start_frames(id);
             self.drain_outbox();
