@@ -85,6 +85,7 @@ struct Seat {
     listener: Option<Listener>,
     settings: Settings,
     entries: u32,
+    read_buffers: usize,
     poll: Duration,
     uring: bool,
     post: Arc<Post>,
@@ -149,6 +150,7 @@ impl Server {
                 listener: listeners[index].take(),
                 settings: server.settings(config, shard),
                 entries: config.ring_entries,
+                read_buffers: config.memory.read_buffers(config.shards.cpus.len()),
                 poll: config.poll,
                 uring: matches!(server.backend, Backend::Uring),
                 post: server.post.clone(),
@@ -349,6 +351,7 @@ impl Seat {
             data_dir,
             listener,
             entries: self.entries,
+            buffers_max: self.read_buffers,
             pace: self.pace(),
         };
         Ring::new(config).map_err(io::Error::other)
@@ -357,7 +360,7 @@ impl Seat {
     fn open_posix(&mut self) -> io::Result<Posix> {
         let data_dir = self.open_data_dir()?;
         let listener = self.listener.take();
-        Posix::new(data_dir, listener, self.pace())
+        Posix::new(data_dir, listener, self.pace(), self.read_buffers)
             .map_err(|error| self.lacks_files("wait for sockets", &error))
     }
 
