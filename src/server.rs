@@ -238,16 +238,16 @@ impl Server {
     }
 
     fn settings(&self, config: &Config, shard: ShardId) -> Settings {
+        let shards = config.shards.cpus.len() as u64;
+        let share = |bytes: u64| usize::try_from(bytes / shards).unwrap_or(usize::MAX);
         Settings {
             identity: config.identity(self.dir.cluster_id.clone(), &self.addresses),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
-            request_memory_bytes_max: usize::try_from(
-                config.memory.request_bytes / config.shards.cpus.len() as u64,
-            )
-            .unwrap_or(usize::MAX),
+            request_memory_bytes_max: share(config.memory.request_bytes),
+            group_memory_bytes_max: share(config.memory.group_bytes),
             connections_max: config.memory.connections,
             stats: self.stats[usize::from(shard.0)].clone(),
             space: self.space.clone(),

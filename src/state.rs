@@ -84,6 +84,8 @@ pub struct ShardState {
     pub partitions: BTreeMap<PartitionKey, Partition>,
     /// Coordinators, by the partitions of `__consumer_offsets` it owns.
     pub coordinators: BTreeMap<PartitionKey, Coordinator>,
+    /// Bytes that the groups of all of them may take.
+    pub group_bytes_max: usize,
     /// The catalog itself, on the controller's shard.
     pub controller: Option<Controller>,
     /// Partitions with queued writes.
@@ -121,6 +123,7 @@ impl ShardState {
             image,
             partitions: BTreeMap::new(),
             coordinators: BTreeMap::new(),
+            group_bytes_max: usize::MAX,
             controller: None,
             queued: BTreeSet::new(),
             broken: Vec::new(),

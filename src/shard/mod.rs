@@ -61,6 +61,8 @@ pub struct Settings {
     pub seed: u64,
     /// Bytes of memory that requests may take on this shard.
     pub request_memory_bytes_max: usize,
+    /// Bytes of memory that groups may take on this shard.
+    pub group_memory_bytes_max: usize,
     /// Connections that the memory of all shards allows.
     pub connections_max: usize,
     /// This shard's counters.
@@ -149,6 +151,7 @@ impl<I: Io> Shard<I> {
             settings.seed,
         );
         state.room = Room::new(settings.space.clone());
+        state.group_bytes_max = settings.group_memory_bytes_max;
         let retain_at = now.mono + retention_check_interval(&state);
         let budget = Budget::new(settings.request_memory_bytes_max);
         Self {
