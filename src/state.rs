@@ -320,6 +320,7 @@ pub fn log_config(settings: &TopicSettings, broker: &BrokerSettings) -> log::Con
         producer_id_expiration_ms: broker.producer_id_expiration_ms,
         producer_ids_max: broker.producer_ids_max as usize,
         write_caching: settings.write_caching,
+        unsynced_bytes_max: broker.unsynced_bytes_max,
     }
 }
 

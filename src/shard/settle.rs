@@ -269,8 +269,7 @@ impl<I: Io> Shard<I> {
         };
         self.rounds.remove(&syncing.round);
         let took = self.state.now.mono.since(syncing.since);
-        self.settings.stats.sync_rounds.add(1);
-        self.settings.stats.sync_ns.add(took.as_nanos() as u64);
+        self.settings.stats.on_sync(took);
         let Some(partition) = self.state.partitions.get_mut(&key) else {
             return;
         };
