@@ -95,19 +95,7 @@ struct Seat {
 impl Server {
     /// Starts a broker and waits until it serves. The errors are whole sentences.
     pub fn start(config: &Config) -> io::Result<Self> {
-        let choice = match config.io {
-            IoBackend::Auto => Choice::Auto,
-            IoBackend::Uring => Choice::Uring,
-            IoBackend::Posix => Choice::Posix,
-        };
-        let backend = Backend::choose(choice, config.ring_entries, config.shards.cpus.len());
-        let backend = backend.map_err(io::Error::other)?;
-        if let Backend::Posix {
-            fallback: Some(refused),
-        } = &backend
-        {
-            warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
-        }
+        let backend = choose_backend(config)?;
         let admin = config.admin_listen.map(admin::bind).transpose()?;
         let open_files_max = open_files_max(config.shards.cpus.len());
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
@@ -403,6 +391,24 @@ impl Seat {
             }
         }
     }
+}
+
+/// The back end that was asked for, or that this machine allows.
+fn choose_backend(config: &Config) -> io::Result<Backend> {
+    let choice = match config.io {
+        IoBackend::Auto => Choice::Auto,
+        IoBackend::Uring => Choice::Uring,
+        IoBackend::Posix => Choice::Posix,
+    };
+    let backend = Backend::choose(choice, config.ring_entries, config.shards.cpus.len());
+    let backend = backend.map_err(io::Error::other)?;
+    if let Backend::Posix {
+        fallback: Some(refused),
+    } = &backend
+    {
+        warn!("the slower posix back end serves instead: {refused}");
+    }
+    Ok(backend)
 }
 
 /// The listener of each shard: of the controller only, or with steering of everyone.

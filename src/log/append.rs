@@ -262,12 +262,7 @@ impl Log {
 
     /// Where the next batch goes.
     pub(super) fn end(&self) -> Place {
-        let active = self.active();
-        Place {
-            offset: active.offset_end,
-            base_offset: active.base_offset,
-            position: active.size_bytes,
-        }
+        self.active().end()
     }
 
     /// Carries out a queued roll: index files of the segment that ends, the producers' snapshot,

@@ -172,14 +172,3 @@ fn transactions_are_refused_in_words_that_clients_understand() {
         ErrorCode::TransactionalIdAuthorizationFailed
     );
 }
-
-#[test]
-fn connections_above_the_limit_are_refused() {
-    let broker = Broker::with(&["max.connections=2"]);
-    let (mut first, mut second) = (broker.connect(), broker.connect());
-    first.ask(4, &MetadataRequest::default());
-    second.ask(4, &MetadataRequest::default());
-    let mut third = broker.connect();
-    assert!(third.frame().is_none());
-    first.ask(4, &MetadataRequest::default());
-}

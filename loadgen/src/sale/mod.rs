@@ -342,13 +342,10 @@ async fn crash_at<S: Sink>(
     group: Group<S>,
     mut over: Over,
 ) -> Result<(), Failure> {
-    tokio::select! {
-        () = time => {}
-        () = over.wait() => return Ok(()),
+    if happens(&group, time, &mut over, "the broker is killed").await {
+        crash.await?;
+        group.engine.borrow_mut().note("the broker is back");
     }
-    group.engine.borrow_mut().note("the broker is killed");
-    crash.await?;
-    group.engine.borrow_mut().note("the broker is back");
     Ok(())
 }
 
@@ -359,12 +356,24 @@ async fn join_at<F: Feed, S: Sink>(
     group: Group<S>,
     mut over: Over,
 ) -> Result<(), Failure> {
-    tokio::select! {
-        () = time => {}
-        () = over.wait() => return Ok(()),
+    match happens(&group, time, &mut over, "a member joins").await {
+        true => consume(number, newcomer.await?, group, over, std::future::pending()).await,
+        false => Ok(()),
     }
-    group.engine.borrow_mut().note("a member joins");
-    consume(number, newcomer.await?, group, over, std::future::pending()).await
+}
+
+/// Notes `what` when its time has come; false if the sale is over before.
+async fn happens<S: Sink>(
+    group: &Group<S>,
+    time: impl Future<Output = ()>,
+    over: &mut Over,
+    what: &str,
+) -> bool {
+    tokio::select! {
+        () = time => group.engine.borrow_mut().note(what),
+        () = over.wait() => return false,
+    }
+    true
 }
 
 /// Advances the engine, tells members whose partitions have room again, and sees to it that orders

@@ -202,7 +202,10 @@ fn kernel(machine: &Machine) -> Finding {
 fn memlock(machine: &Machine) -> Finding {
     let seen = match machine.memlock_bytes {
         u64::MAX => "unlimited".to_owned(),
-        bytes => format!("{} KiB; rings do not count since Linux 5.12", bytes / 1024),
+        bytes => format!(
+            "{} KiB; newer kernels count rings (6.18 does)",
+            bytes / 1024
+        ),
     };
     finding("memlock", seen, None)
 }
