@@ -9,6 +9,7 @@ mod cores;
 mod crash;
 mod disk;
 mod hostile;
+mod lag;
 mod limits;
 mod loop_disk;
 mod overload;
