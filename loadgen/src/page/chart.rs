@@ -107,7 +107,7 @@ impl Chart {
             let style = color.stroke_width(2);
             for piece in series.pieces() {
                 if series.stroke == Stroke::Area {
-                    let area = AreaSeries::new(piece.iter().copied(), 0.0, color.mix(0.18));
+                    let area = AreaSeries::new(piece.iter().copied(), 0.0, color.mix(0.22));
                     chart.draw_series(area)?;
                 }
                 if series.stroke == Stroke::Expected {
