@@ -13,6 +13,8 @@ mod clock;
 mod connection;
 pub mod consumer;
 mod error;
+mod first_record;
+pub mod lag;
 mod list_offsets;
 mod metadata;
 pub mod producer;

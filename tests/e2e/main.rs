@@ -10,6 +10,7 @@ mod crash;
 mod denied;
 mod disk;
 mod hostile;
+mod lag;
 mod limits;
 mod loop_disk;
 mod overload;
