@@ -12,6 +12,7 @@
 mod clock;
 mod connection;
 pub mod consumer;
+pub mod dead_letter;
 mod error;
 mod first_record;
 pub mod lag;

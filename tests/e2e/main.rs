@@ -9,6 +9,7 @@ mod cores;
 mod crash;
 mod denied;
 mod disk;
+mod dlq;
 mod hostile;
 mod lag;
 mod limits;

@@ -464,8 +464,9 @@ fn sample<S: Sink>(engine: &mut Engine<S>, at_s: u64, before: &Counts) -> Second
     let counts = engine.counts();
     Second {
         at_s,
-        produced: counts.sent - before.sent,
-        acked: counts.acked - before.acked,
+        // Letters that were sent back stop counting as orders when they are known for what they are.
+        produced: counts.sent.saturating_sub(before.sent),
+        acked: counts.acked.saturating_sub(before.acked),
         written: counts.written - before.written,
         backlog: engine.backlog(),
         buffer: engine.buffer(),
