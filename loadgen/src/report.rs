@@ -259,7 +259,6 @@ pub fn side_by_side(measured: &Measured, direct: &DirectEnded) -> Vec<[String; 3
 pub(crate) mod tests {
     use super::*;
     use crate::cli::parse;
-    use crate::dead_letter;
     use crate::direct::DirectEnded;
     use crate::engine::latencies;
     use crate::host::Host;

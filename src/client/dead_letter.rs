@@ -219,7 +219,7 @@ impl DeadLetter {
     /// Reads the headers of a record. If several frameworks have left theirs, those count that were
     /// put there last; of headers with the same name the last, as everywhere in Kafka.
     pub fn read(headers: &Headers) -> Self {
-        let number = |name| last(headers, name).and_then(|value| number(value));
+        let number = |name| last(headers, name).and_then(number);
         let attempts = ATTEMPTS_NAMES.iter().find_map(|name| number(name));
         let replays = number(REPLAYS).and_then(|count| u32::try_from(count).ok());
         let mut letter = Self {
@@ -230,7 +230,7 @@ impl DeadLetter {
         let Some(dialect) = dialect(headers) else {
             return letter;
         };
-        let text = |name| last(headers, name).map(|value| text(value));
+        let text = |name| last(headers, name).map(text);
         letter.topic = text(dialect.topic).filter(|topic| !topic.is_empty());
         let partition = number(dialect.partition).filter(|partition| *partition >= 0);
         letter.partition = partition.and_then(|partition| i32::try_from(partition).ok());

@@ -343,9 +343,8 @@ fn a_log_without_room_goes_on_by_itself() {
     assert_eq!(found, (0..found.len() as i32).collect::<Vec<_>>());
 }
 
-/// A broker with the topics `flood`, on a disk of its own and with twenty batches, and `healthy`;
-/// and a connection to it.
-fn with_a_disk_of_its_own(disk: &mut LoopDisk, data: &Path) -> Option<(Node, Raw)> {
+/// A broker with the topics `flood`, on a disk of its own and with a batch in it, and `healthy`.
+fn with_a_disk_of_its_own(disk: &mut LoopDisk, data: &Path) -> Option<Node> {
     let node = Node::start(data, &[]);
     let mut raw = node.connect();
     raw.create_topic("flood", 1);
@@ -362,13 +361,17 @@ fn with_a_disk_of_its_own(disk: &mut LoopDisk, data: &Path) -> Option<(Node, Raw
         std::fs::copy(file.path(), dir.join(file.file_name())).unwrap();
     }
     nix::unistd::syncfs(std::fs::File::open(&dir).unwrap()).unwrap();
-    let node = Node::start(data, &[]);
+    Some(Node::start(data, &[]))
+}
+
+/// Makes that twenty batches; the connection it was done by.
+fn write_twenty(node: &Node) -> Raw {
     let mut raw = node.connect();
     for number in 1..20 {
         let produced = raw.produce("flood", 0, flood_batch(number));
         assert_eq!(produced.base_offset, i64::from(number));
     }
-    Some((node, raw))
+    raw
 }
 
 /// What everybody is told of an offline partition, and that the other one goes on.
@@ -420,9 +423,10 @@ fn a_broken_disk_takes_its_partition_offline_and_no_other() {
     };
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let Some((node, mut raw)) = with_a_disk_of_its_own(&mut disk, &data) else {
+    let Some(node) = with_a_disk_of_its_own(&mut disk, &data) else {
         return;
     };
+    let mut raw = write_twenty(&node);
     disk.break_it();
     let refused = raw.produce("flood", 0, flood_batch(20));
     assert_eq!(refused.error_code, ErrorCode::KafkaStorageError);
@@ -580,9 +584,10 @@ fn what_a_failed_sync_has_lost_is_never_believed() {
     };
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let Some((node, mut raw)) = with_a_disk_of_its_own(&mut disk, &data) else {
+    let Some(node) = with_a_disk_of_its_own(&mut disk, &data) else {
         return;
     };
+    let mut raw = write_twenty(&node);
     disk.stop_storing();
     let refused = raw.produce("flood", 0, flood_batch(20));
     let why = refused.error_message.unwrap();
