@@ -121,6 +121,11 @@ pub fn figures(measured: &Measured) -> String {
             outcome.counts.failed
         );
     }
+    let _ = writeln!(
+        text,
+        "waited for a core: {:.2} s, and times are judged with as much more room",
+        measured.facts.load.held_up.as_secs_f64()
+    );
     let host = &measured.host;
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "not known".to_owned());
     let _ = writeln!(
@@ -254,7 +259,6 @@ pub fn side_by_side(measured: &Measured, direct: &DirectEnded) -> Vec<[String; 3
 pub(crate) mod tests {
     use super::*;
     use crate::cli::parse;
-    use crate::dead_letter;
     use crate::direct::DirectEnded;
     use crate::engine::latencies;
     use crate::host::Host;

@@ -1,7 +1,8 @@
 //! The command line: arguments to command, one file per command. Commands that talk to brokers are
 //! Kafka clients like any other and work against any Kafka.
 //!
-//! Exit codes: 0 done, 1 failed (one sentence on stderr says what and how to fix), 2 wrong usage.
+//! Exit codes: 0 done, 1 failed (one sentence on stderr says what and how to fix), 2 wrong usage,
+//! 3 a limit that was asked for is exceeded (`group lag --max-seconds`).
 
 mod apis;
 mod config;
@@ -50,7 +51,7 @@ enum Command {
     /// Create, list, describe, alter and delete topics
     #[command(subcommand)]
     Topic(topic::Command),
-    /// List, describe and delete consumer groups
+    /// List, describe and delete consumer groups, and see how late they are
     #[command(subcommand)]
     Group(group::Command),
     /// List, show, replay and skip dead letters

@@ -14,6 +14,8 @@ mod connection;
 pub mod consumer;
 pub mod dead_letter;
 mod error;
+mod first_record;
+pub mod lag;
 mod list_offsets;
 mod metadata;
 pub mod producer;

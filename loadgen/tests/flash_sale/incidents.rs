@@ -6,23 +6,12 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use crate::process::{Broker, Sale, alone, free_port};
+use crate::process::{ANY_PORT, Broker, SMALL, Sale, alone};
 
 const QUICK: &str = "group.initial.rebalance.delay.ms=0";
 
-/// A small sale: what is tested is not how fast this machine is.
 fn sale(args: &[&str]) -> Sale {
-    let small = [
-        "--window",
-        "6s",
-        "--orders",
-        "12000",
-        "--db-writes-per-s",
-        "1200",
-        "--set",
-        QUICK,
-    ];
-    Sale::start(&[&small, args].concat())
+    Sale::start(&[&SMALL[..], &["--set", QUICK], args].concat())
 }
 
 #[test]
@@ -31,7 +20,16 @@ fn a_broker_that_the_tool_kills_comes_back_and_nothing_is_lost_or_doubled() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("sale.html");
     let page = page.to_str().unwrap();
-    sale(&["--kill-broker-at", "3s", "--report", page]).must_pass();
+    let mut sale = sale(&["--kill-broker-at", "3s", "--report", page]);
+    sale.reach(2);
+    let before = sale.children();
+    sale.reach(5);
+    let after = sale.children();
+    assert!(
+        before.len() == 1 && after.len() == 1 && before != after,
+        "the broker was the process {before:?} and is {after:?}"
+    );
+    sale.must_pass();
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("the broker is killed") && page.contains("the broker is back"));
     assert!(page.matches("<svg").count() > 4 && page.contains("PASS"));
@@ -70,9 +68,8 @@ fn a_member_that_joins_in_a_burst_while_the_database_is_slow_and_down_changes_no
 fn poison_is_in_the_dead_letter_topic_and_replayed_it_completes_the_sale() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let bootstrap = format!("127.0.0.1:{port}");
-    let _broker = Broker::start(&folder.path().join("broker"), port);
+    let broker = Broker::start(&folder.path().join("broker"), ANY_PORT);
+    let bootstrap = broker.address.clone();
     let json = folder.path().join("sale.json");
     let json_text = json.to_str().unwrap();
     let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
