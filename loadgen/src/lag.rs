@@ -1,6 +1,6 @@
 //! Lag in time instead of offsets: how old the order is that the database takes up next, and how
-//! long the backlog takes to write. Worked out from the course, second by second; rates and the time
-//! until nothing is left are those of `forebay group lag`. Pure.
+//! long the backlog takes to write. Worked out from the course, second by second; the time until
+//! nothing is left is reckoned as by `forebay group lag`. Pure.
 
 use forebay::client::lag::Pace;
 

@@ -1,6 +1,6 @@
 //! The arithmetic of lag: how fast a log grows and is read, when nothing will be left to read, how
-//! old a record is. Pure: `forebay group lag` takes the figures from a cluster, the load generator's
-//! flash sale from its own counts, and both say the same about the same log.
+//! old a record is. Pure: `forebay group lag` takes the figures from a cluster, the load
+//! generator's flash sale from its own counts, and both say the same about the same log.
 
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ impl Place {
 }
 
 impl Pace {
-    /// The mean from `before` to `after`. A log that was deleted, or a reader that was set back, has
-    /// not moved.
+    /// The mean from `before` to `after`. A log that was deleted, or a reader that was set back,
+    /// has not moved.
     pub fn between(before: Place, after: Place, elapsed: Duration) -> Self {
         let elapsed_s = elapsed.as_secs_f64();
         let per_s = |before: i64, after: i64| match after.saturating_sub(before) {

@@ -24,7 +24,6 @@ const NARROW: (u32, u32) = (400, 240);
 const BLUE: (u8, u8, u8) = (56, 125, 220);
 const GREEN: (u8, u8, u8) = (34, 150, 80);
 const ORANGE: (u8, u8, u8) = (214, 110, 20);
-const PURPLE: (u8, u8, u8) = (150, 90, 200);
 const RED: (u8, u8, u8) = (214, 72, 72);
 
 /// The checks that are said first, in large letters, and what they are called there.
@@ -144,7 +143,7 @@ fn charts(measured: &Measured) -> Vec<Chart> {
     let expected = course.iter().map(|point| (point.at_s, Some(point.backlog)));
     let expected = Series {
         name: "by the arithmetic",
-        color: PURPLE,
+        color: ORANGE,
         stroke: Stroke::Expected,
         points: expected.collect(),
     };

@@ -1,6 +1,6 @@
-//! `forebay group lag`: how late a group is in each partition of the topics it reads, in records and
-//! in seconds, how fast that changes, and when nothing will be left. Rates come from two looks, so
-//! the first table takes one interval. The arithmetic is [`crate::client::lag`]'s.
+//! `forebay group lag`: how late a group is in each partition of the topics it reads, in records
+//! and in seconds, how fast that changes, and when nothing will be left. Rates come from two looks,
+//! so the first table takes one interval. The arithmetic is [`crate::client::lag`]'s.
 //!
 //! Everything is asked over the plain protocol (OffsetFetch, ListOffsets, Fetch), so it works for
 //! groups of any client on any broker. The age of a partition is that of its oldest unread record,
@@ -244,8 +244,8 @@ impl Lag {
         if all.unread > 0 && all.pace.drained_per_s == 0.0 {
             let interval_s = self.interval.as_secs_f64();
             output.line(&format!(
-                "nothing was committed within {interval_s} s; if the group commits less often, take \
-                 a longer --interval"
+                "nothing was committed within {interval_s} s; if the group commits less often, \
+                 take a longer --interval"
             ))?;
         }
         Ok(())

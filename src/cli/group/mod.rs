@@ -33,11 +33,11 @@ pub enum Command {
     /// Show how late a group is, in records and in seconds, and when it will have read everything
     ///
     /// One line for each partition of the topics that the group reads, and one for all. SECONDS is
-    /// the age of the oldest unread record by its timestamp; `-` is no commit, or an age that is not
-    /// known. The rates are those between two looks, so the first table takes one interval.
+    /// the age of the oldest unread record by its timestamp; `-` is no commit, or an age that is
+    /// not known. The rates are those between two looks, so the first table takes one interval.
     ///
-    /// Ends with 0, with 1 if the group or a broker cannot be asked, with 2 for wrong arguments, and
-    /// with 3 if the group is later than --max-seconds.
+    /// Ends with 0, with 1 if the group or a broker cannot be asked, with 2 for wrong arguments,
+    /// and with 3 if the group is later than --max-seconds.
     Lag(lag::Lag),
     /// Delete groups that have no members, with their offsets
     Delete(Delete),
