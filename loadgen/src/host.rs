@@ -298,7 +298,9 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 stay_on_one_core();
-                while !has_waited.load(Ordering::Relaxed) {}
+                while !has_waited.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
             });
             scope.spawn(|| {
                 stay_on_one_core();
