@@ -85,6 +85,7 @@ struct Seat {
     listener: Option<Listener>,
     settings: Settings,
     entries: u32,
+    read_buffers: usize,
     poll: Duration,
     uring: bool,
     post: Arc<Post>,
@@ -137,6 +138,7 @@ impl Server {
                 listener: listeners[index].take(),
                 settings: server.settings(config, shard),
                 entries: config.ring_entries,
+                read_buffers: config.memory.read_buffers(config.shards.cpus.len()),
                 poll: config.poll,
                 uring: matches!(server.backend, Backend::Uring),
                 post: server.post.clone(),
@@ -224,16 +226,16 @@ impl Server {
     }
 
     fn settings(&self, config: &Config, shard: ShardId) -> Settings {
+        let shards = config.shards.cpus.len() as u64;
+        let share = |bytes: u64| usize::try_from(bytes / shards).unwrap_or(usize::MAX);
         Settings {
             identity: config.identity(self.dir.cluster_id.clone(), &self.addresses),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
-            request_memory_bytes_max: usize::try_from(
-                config.memory.request_bytes / config.shards.cpus.len() as u64,
-            )
-            .unwrap_or(usize::MAX),
+            request_memory_bytes_max: share(config.memory.request_bytes),
+            group_memory_bytes_max: share(config.memory.group_bytes),
             connections_max: config.memory.connections,
             stats: self.stats[usize::from(shard.0)].clone(),
             space: self.space.clone(),
@@ -337,6 +339,7 @@ impl Seat {
             data_dir,
             listener,
             entries: self.entries,
+            buffers_max: self.read_buffers,
             pace: self.pace(),
         };
         Ring::new(config).map_err(io::Error::other)
@@ -345,7 +348,7 @@ impl Seat {
     fn open_posix(&mut self) -> io::Result<Posix> {
         let data_dir = self.open_data_dir()?;
         let listener = self.listener.take();
-        Posix::new(data_dir, listener, self.pace())
+        Posix::new(data_dir, listener, self.pace(), self.read_buffers)
             .map_err(|error| self.lacks_files("wait for sockets", &error))
     }
 

@@ -299,6 +299,32 @@ fn files_are_short_and_say_what_they_own() {
     check(|source| shape_faults(&source.text));
 }
 
+/// The example is to be copied, so the same holds for it; its modules have no layers.
+#[test]
+fn the_example_is_as_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/order-events");
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the example is readable") {
+            let path = entry.expect("the example is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("the example is readable");
+            let mut faults = shape_faults(&text);
+            if path.starts_with(root.join("src")) {
+                let code = text.split("#[cfg(test)]\nmod tests {").next();
+                faults.extend(banned_faults("cli", 6, code.unwrap_or_default()));
+            }
+            assert!(faults.is_empty(), "{}: {faults:?}", path.display());
+            files += 1;
+        }
+    }
+    assert!(files > 20, "the walk found only {files} files");
+}
+
 #[test]
 fn functions_are_short() {
     let function =

@@ -46,8 +46,8 @@ pub enum Mail {
         /// [`Publication::version`].
         version: u64,
     },
-    /// The sender's partition is offline.
-    Offline(PartitionKey),
+    /// The sender's partition is offline, for this reason.
+    Offline(PartitionKey, String),
     /// A new connection that this shard shall serve.
     Adopt(Accepted),
     /// A connection from this address is closed; to the shard that accepted it.

@@ -93,6 +93,7 @@ fn answer(correlation_id: i32, index: i32, error_code: ErrorCode) -> Bytes {
     };
     let key = ProduceRequest::KEY;
     frame::encode_response(correlation_id, key, VERSION, &response)
+        .unwrap()
         .bytes
         .freeze()
 }

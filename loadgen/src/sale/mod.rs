@@ -96,8 +96,9 @@ pub struct Second {
     pub paused: usize,
     /// Age of the oldest order that waits, in seconds.
     pub lag_s: f64,
-    /// Seconds to write the backlog at the rate of the last seconds.
-    pub drain_s: f64,
+    /// Seconds until the backlog is written, if orders come and are written as in this second;
+    /// `None` is never.
+    pub drain_s: Option<f64>,
     /// 99 % of this second's acknowledgements took at most this long from the intended time.
     pub ack_p99_us: u64,
 }
@@ -446,9 +447,9 @@ async fn watch_over<S: Sink>(
             let second = sample(&mut engine, at_s, &before);
             before = engine.counts().clone();
             seconds.push(second);
-            let (lag_s, drain_s) = (lag::age_s(seconds), lag::drain_s(seconds));
+            let lag_s = lag::age_s(seconds);
             let second = seconds.last_mut().expect("it was just noted");
-            (second.lag_s, second.drain_s) = (lag_s, drain_s);
+            (second.lag_s, second.drain_s) = (lag_s, lag::drain_s(second));
             observe(second);
         }
         let silent = moved_at.elapsed();
@@ -463,14 +464,15 @@ fn sample<S: Sink>(engine: &mut Engine<S>, at_s: u64, before: &Counts) -> Second
     let counts = engine.counts();
     Second {
         at_s,
-        produced: counts.sent - before.sent,
-        acked: counts.acked - before.acked,
+        // Letters that were sent back stop counting as orders when they are known for what they are.
+        produced: counts.sent.saturating_sub(before.sent),
+        acked: counts.acked.saturating_sub(before.acked),
         written: counts.written - before.written,
         backlog: engine.backlog(),
         buffer: engine.buffer(),
         paused: engine.paused(),
         lag_s: 0.0,
-        drain_s: 0.0,
+        drain_s: None,
         ack_p99_us: if acks.is_empty() {
             0
         } else {

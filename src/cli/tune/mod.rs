@@ -80,6 +80,7 @@ fn advise(machine: &Machine) -> Vec<Finding> {
         backlog(machine),
         buffers(machine),
         filesystem(machine),
+        page_cache(machine),
     ]
 }
 
@@ -302,4 +303,23 @@ fn filesystem(machine: &Machine) -> Finding {
         _ => Some("not known to be tried: ext4 and xfs are; forebay's speed may differ"),
     };
     finding("filesystem", kind, advice.map(str::to_owned))
+}
+
+fn page_cache(machine: &Machine) -> Finding {
+    let Some(state) = &machine.pages_out else {
+        return finding(
+            "page cache",
+            "nothing is seen that pages it out early",
+            None,
+        );
+    };
+    let advice = format!(
+        "records that were hot a minute ago come from the disk again: echo off | sudo tee {}",
+        state.display()
+    );
+    finding(
+        "page cache",
+        "paged out while there is memory (DAMON)",
+        Some(advice),
+    )
 }
