@@ -1,72 +1,38 @@
 //! DeleteRecords (key 21), versions 0-2: moves the log start offset of partitions forward.
 //! Offset -1 means the high watermark.
 
-use super::job::{Answer, Job, Jobs, Return};
-use super::{Begun, Facts, Flow, unexpected};
+use super::job::{Answer, Job, Return};
+use super::scatter::Scatter;
+use super::{Begun, Facts, Flow};
 use crate::base::dir::is_disk_full;
-use crate::base::{ErrorCode, PartitionKey};
+use crate::base::{ErrorCode, Offset, PartitionKey};
 use crate::log::ReadError;
-use crate::state::{Partition, ShardState};
+use crate::state::ShardState;
 use crate::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsPartitionResult, DeleteRecordsRequest,
     DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
 
-/// A request whose partitions are being cut.
-#[derive(Debug)]
-pub struct Gathering {
-    /// What will be answered.
-    pub response: DeleteRecordsResponse,
-    places: Vec<(usize, usize)>,
-}
-
 /// Asks each partition's owner.
 pub fn begin(state: &mut ShardState, facts: &Facts, request: DeleteRecordsRequest) -> Begun {
-    let mut flow = Gathering {
-        response: DeleteRecordsResponse::default(),
-        places: Vec::new(),
-    };
-    let mut jobs = Jobs::new();
-    for (topic_index, asked) in request.topics.into_iter().enumerate() {
-        let topic = state.image.topic(&asked.name).cloned();
-        let mut partitions = Vec::with_capacity(asked.partitions.len());
-        for (index, partition) in asked.partitions.into_iter().enumerate() {
-            let key = match &topic {
-                // Kafka protects its internal topics from this with a policy violation.
-                Some(topic) if topic.internal => Err(ErrorCode::PolicyViolation),
-                Some(topic) => state
-                    .partition_key(topic, partition.partition_index)
-                    .ok_or(ErrorCode::UnknownTopicOrPartition),
-                None => Err(ErrorCode::UnknownTopicOrPartition),
-            };
-            partitions.push(refused(
-                partition.partition_index,
-                key.err().unwrap_or_default(),
-            ));
-            if let Ok(key) = key {
-                flow.places.push((topic_index, index));
-                jobs.push((state.owner(key), Job::DeleteRecords(key, partition)));
-            }
-        }
-        flow.response.topics.push(DeleteRecordsTopicResult {
-            name: asked.name,
-            partitions,
-        });
-    }
-    if jobs.is_empty() {
-        return facts.reply(&flow.response);
-    }
-    Begun::Gather(jobs, Flow::DeleteRecords(flow))
+    let topics = request.topics.into_iter();
+    Scatter::begin(
+        state,
+        facts,
+        topics.map(|topic| (topic.name, topic.partitions)),
+        |question| question.partition_index,
+        refused,
+        Job::DeleteRecords,
+        Flow::DeleteRecords,
+    )
 }
 
-impl Gathering {
-    /// Takes the answer of one partition.
-    pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::DeleteRecords(answer) = answer else {
-            unexpected(&answer)
-        };
-        let (topic, partition) = self.places[slot];
-        self.response.topics[topic].partitions[partition] = answer;
+/// What they have answered.
+pub fn response(answers: Scatter<DeleteRecordsPartitionResult>) -> DeleteRecordsResponse {
+    DeleteRecordsResponse {
+        topics: answers
+            .into_topics(|(name, partitions)| DeleteRecordsTopicResult { name, partitions }),
+        ..DeleteRecordsResponse::default()
     }
 }
 
@@ -77,29 +43,32 @@ pub fn perform(
     key: PartitionKey,
     request: &DeleteRecordsPartition,
 ) {
-    let cut = match state.owned(key) {
-        Ok(Partition { log, dir, .. }) => log.delete_records(dir.as_mut(), request.offset),
-        Err(code) => {
-            let answer = refused(request.partition_index, code);
-            return state.answer(to, Answer::DeleteRecords(answer));
-        }
-    };
-    let answer = match cut {
+    let answer = match cut(state, key, request.offset) {
         Ok(low_watermark) => DeleteRecordsPartitionResult {
             low_watermark,
             ..refused(request.partition_index, ErrorCode::None)
         },
-        Err(error) => {
-            let code = error.code();
-            if let ReadError::Io(error) = error
-                && !is_disk_full(&error)
-            {
-                state.broken.push((key, error));
-            }
-            refused(request.partition_index, code)
-        }
+        Err(code) => refused(request.partition_index, code),
     };
     state.answer(to, Answer::DeleteRecords(answer));
+}
+
+fn cut(state: &mut ShardState, key: PartitionKey, before: Offset) -> Result<Offset, ErrorCode> {
+    let partition = state.owned(key)?;
+    if partition.topic.internal {
+        // Kafka protects its internal topics from this.
+        return Err(ErrorCode::PolicyViolation);
+    }
+    let cut = partition.log.delete_records(partition.dir.as_mut(), before);
+    cut.map_err(|error| {
+        let code = error.code();
+        if let ReadError::Io(error) = error
+            && !is_disk_full(&error)
+        {
+            state.broken.push((key, error));
+        }
+        code
+    })
 }
 
 fn refused(partition_index: i32, error_code: ErrorCode) -> DeleteRecordsPartitionResult {

@@ -1,7 +1,8 @@
 //! DescribeProducers (key 61), version 0: the idempotent producers a partition remembers.
 
-use super::job::{Answer, Job, Jobs, Return};
-use super::{Begun, Facts, Flow, unexpected};
+use super::job::{Answer, Job, Return};
+use super::scatter::Scatter;
+use super::{Begun, Facts, Flow};
 use crate::base::{ErrorCode, PartitionKey};
 use crate::log::ProducerInfo;
 use crate::state::ShardState;
@@ -9,62 +10,26 @@ use crate::wire::messages::describe_producers::{
     DescribeProducersRequest, DescribeProducersResponse, PartitionResponse, ProducerState,
     TopicResponse,
 };
-use std::collections::BTreeSet;
-
-/// A request whose partitions are being asked.
-#[derive(Debug)]
-pub struct Gathering {
-    /// What will be answered.
-    pub response: DescribeProducersResponse,
-    places: Vec<(usize, usize)>,
-}
 
 /// Asks each partition's owner.
 pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeProducersRequest) -> Begun {
-    let mut flow = Gathering {
-        response: DescribeProducersResponse::default(),
-        places: Vec::new(),
-    };
-    let mut jobs = Jobs::new();
-    let mut seen = BTreeSet::new();
-    for (topic_index, asked) in request.topics.into_iter().enumerate() {
-        let topic = state.image.topic(&asked.name).cloned();
-        let mut partitions = Vec::with_capacity(asked.partition_indexes.len());
-        for (index, partition) in asked.partition_indexes.into_iter().enumerate() {
-            let key = topic
-                .as_ref()
-                .and_then(|topic| state.partition_key(topic, partition));
-            let code = match key {
-                // Each may cost much: one answer for each partition.
-                Some(key) if !seen.insert(key) => ErrorCode::InvalidRequest,
-                Some(_) => ErrorCode::None,
-                None => ErrorCode::UnknownTopicOrPartition,
-            };
-            partitions.push(response(partition, code));
-            if let Some(key) = key.filter(|_| !code.is_error()) {
-                flow.places.push((topic_index, index));
-                jobs.push((state.owner(key), Job::Producers(key)));
-            }
-        }
-        flow.response.topics.push(TopicResponse {
-            name: asked.name,
-            partitions,
-        });
-    }
-    if jobs.is_empty() {
-        return facts.reply(&flow.response);
-    }
-    Begun::Gather(jobs, Flow::Producers(flow))
+    let topics = request.topics.into_iter();
+    Scatter::begin(
+        state,
+        facts,
+        topics.map(|topic| (topic.name, topic.partition_indexes)),
+        |index| *index,
+        answer,
+        |key, _| Job::Producers(key),
+        Flow::Producers,
+    )
 }
 
-impl Gathering {
-    /// Takes the answer of one partition.
-    pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::Producers(answer) = answer else {
-            unexpected(&answer)
-        };
-        let (topic, partition) = self.places[slot];
-        self.response.topics[topic].partitions[partition] = answer;
+/// What they have answered.
+pub fn response(answers: Scatter<PartitionResponse>) -> DescribeProducersResponse {
+    DescribeProducersResponse {
+        topics: answers.into_topics(|(name, partitions)| TopicResponse { name, partitions }),
+        ..DescribeProducersResponse::default()
     }
 }
 
@@ -73,14 +38,14 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey) {
     let answer = match state.owned(key) {
         Ok(partition) => PartitionResponse {
             active_producers: partition.log.producers().map(producer_state).collect(),
-            ..response(key.partition, ErrorCode::None)
+            ..answer(key.partition, ErrorCode::None)
         },
-        Err(code) => response(key.partition, code),
+        Err(code) => answer(key.partition, code),
     };
     state.answer(to, Answer::Producers(answer));
 }
 
-fn response(partition_index: i32, error_code: ErrorCode) -> PartitionResponse {
+fn answer(partition_index: i32, error_code: ErrorCode) -> PartitionResponse {
     PartitionResponse {
         partition_index,
         error_code,

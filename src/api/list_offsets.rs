@@ -6,15 +6,15 @@
 //! A time after every record answers offset -1 and no error.
 
 use super::fetch::check_leader_epoch;
-use super::job::{Answer, Job, Jobs, Return};
-use super::{Begun, Facts, Flow, unexpected};
+use super::job::{Answer, Job, Return};
+use super::scatter::Scatter;
+use super::{Begun, Facts, Flow};
 use crate::base::{ErrorCode, PartitionKey};
 use crate::state::{Partition, ShardState};
 use crate::wire::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
 };
-use std::collections::BTreeSet;
 
 const EARLIEST: i64 = -2;
 const LATEST: i64 = -1;
@@ -23,60 +23,26 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
-/// A request whose partitions are being asked.
-#[derive(Debug)]
-pub struct Gathering {
-    /// What will be answered.
-    pub response: ListOffsetsResponse,
-    places: Vec<(usize, usize)>,
-}
-
 /// Asks each partition's owner.
 pub fn begin(state: &mut ShardState, facts: &Facts, request: ListOffsetsRequest) -> Begun {
-    let mut flow = Gathering {
-        response: ListOffsetsResponse::default(),
-        places: Vec::new(),
-    };
-    let mut jobs = Jobs::new();
-    let mut seen = BTreeSet::new();
-    for (topic_index, asked) in request.topics.into_iter().enumerate() {
-        let topic = state.image.topic(&asked.name).cloned();
-        let mut partitions = Vec::with_capacity(asked.partitions.len());
-        for (index, partition) in asked.partitions.into_iter().enumerate() {
-            let key = topic
-                .as_ref()
-                .and_then(|t| state.partition_key(t, partition.partition_index));
-            let code = match key {
-                // Each may cost much: one answer for each partition.
-                Some(key) if !seen.insert(key) => ErrorCode::InvalidRequest,
-                Some(_) => ErrorCode::None,
-                None => ErrorCode::UnknownTopicOrPartition,
-            };
-            partitions.push(unknown(partition.partition_index, code));
-            if let Some(key) = key.filter(|_| !code.is_error()) {
-                flow.places.push((topic_index, index));
-                jobs.push((state.owner(key), Job::ListOffset(key, partition)));
-            }
-        }
-        flow.response.topics.push(ListOffsetsTopicResponse {
-            name: asked.name,
-            partitions,
-        });
-    }
-    if jobs.is_empty() {
-        return facts.reply(&flow.response);
-    }
-    Begun::Gather(jobs, Flow::ListOffsets(flow))
+    let topics = request.topics.into_iter();
+    Scatter::begin(
+        state,
+        facts,
+        topics.map(|topic| (topic.name, topic.partitions)),
+        |question| question.partition_index,
+        unknown,
+        Job::ListOffset,
+        Flow::ListOffsets,
+    )
 }
 
-impl Gathering {
-    /// Takes the answer of one partition.
-    pub fn put(&mut self, slot: usize, answer: Answer) {
-        let Answer::ListOffset(answer) = answer else {
-            unexpected(&answer)
-        };
-        let (topic, partition) = self.places[slot];
-        self.response.topics[topic].partitions[partition] = answer;
+/// What they have answered.
+pub fn response(answers: Scatter<ListOffsetsPartitionResponse>) -> ListOffsetsResponse {
+    ListOffsetsResponse {
+        topics: answers
+            .into_topics(|(name, partitions)| ListOffsetsTopicResponse { name, partitions }),
+        ..ListOffsetsResponse::default()
     }
 }
 

@@ -13,6 +13,7 @@
 pub mod controller;
 pub mod groups;
 pub mod job;
+pub mod scatter;
 
 pub mod api_versions;
 pub mod configs;
@@ -39,6 +40,7 @@ use crate::wire::frame::{self, RequestHeader};
 use crate::wire::{Malformed, Message, Reader, Request, Writer};
 use bytes::Bytes;
 use job::{Answer, Job, Jobs, Return};
+use scatter::Scatter;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -189,13 +191,13 @@ pub enum Flow {
     /// See [`fetch`].
     Fetch(fetch::Gathering),
     /// See [`list_offsets`].
-    ListOffsets(list_offsets::Gathering),
+    ListOffsets(Scatter<m::list_offsets::ListOffsetsPartitionResponse>),
     /// See [`delete_records`].
-    DeleteRecords(delete_records::Gathering),
+    DeleteRecords(Scatter<m::delete_records::DeleteRecordsPartitionResult>),
     /// See [`offset_for_leader_epoch`].
-    EpochEnd(offset_for_leader_epoch::Gathering),
+    EpochEnd(Scatter<m::offset_for_leader_epoch::EpochEndOffset>),
     /// See [`describe_producers`].
-    Producers(describe_producers::Gathering),
+    Producers(Scatter<m::describe_producers::PartitionResponse>),
     /// See [`describe_log_dirs`].
     LogDirs(describe_log_dirs::Gathering),
     /// See [`metadata`].
@@ -215,22 +217,20 @@ pub enum Flow {
 impl Flow {
     /// Takes the answer of the job at `slot`.
     pub fn put(&mut self, slot: usize, answer: Answer) {
-        match self {
-            Flow::Produce(flow) => flow.put(slot, answer),
-            Flow::Fetch(flow) => flow.put(slot, answer),
-            Flow::ListOffsets(flow) => flow.put(slot, answer),
-            Flow::DeleteRecords(flow) => flow.put(slot, answer),
-            Flow::EpochEnd(flow) => flow.put(slot, answer),
-            Flow::Producers(flow) => flow.put(slot, answer),
-            Flow::LogDirs(flow) => flow.put(answer),
-            Flow::Metadata(_) | Flow::FindCoordinator(_) => {}
-            Flow::Groups(flow) => flow.put(slot, answer),
-            Flow::Commit(flow) => flow.put(answer),
-            Flow::OffsetFetch(flow) => flow.put(slot, answer),
-            Flow::Catalog(place) => match answer {
-                Answer::Catalog(answer) => *place = Some(answer),
-                other => unexpected(&other),
-            },
+        match (self, answer) {
+            (Flow::Produce(flow), answer) => flow.put(slot, answer),
+            (Flow::Fetch(flow), answer) => flow.put(slot, answer),
+            (Flow::ListOffsets(flow), Answer::ListOffset(answer)) => flow.put(slot, answer),
+            (Flow::DeleteRecords(flow), Answer::DeleteRecords(answer)) => flow.put(slot, answer),
+            (Flow::EpochEnd(flow), Answer::EpochEnd(answer)) => flow.put(slot, answer),
+            (Flow::Producers(flow), Answer::Producers(answer)) => flow.put(slot, answer),
+            (Flow::LogDirs(flow), answer) => flow.put(answer),
+            (Flow::Metadata(_) | Flow::FindCoordinator(_), _) => {}
+            (Flow::Groups(flow), answer) => flow.put(slot, answer),
+            (Flow::Commit(flow), answer) => flow.put(answer),
+            (Flow::OffsetFetch(flow), answer) => flow.put(slot, answer),
+            (Flow::Catalog(place), Answer::Catalog(answer)) => *place = Some(answer),
+            (_, other) => unexpected(&other),
         }
     }
 
@@ -239,10 +239,10 @@ impl Flow {
         match self {
             Flow::Produce(flow) => flow.resume(facts),
             Flow::Fetch(flow) => flow.resume(state, facts),
-            Flow::ListOffsets(flow) => facts.reply(&flow.response),
-            Flow::DeleteRecords(flow) => facts.reply(&flow.response),
-            Flow::EpochEnd(flow) => facts.reply(&flow.response),
-            Flow::Producers(flow) => facts.reply(&flow.response),
+            Flow::ListOffsets(flow) => facts.reply(&list_offsets::response(flow)),
+            Flow::DeleteRecords(flow) => facts.reply(&delete_records::response(flow)),
+            Flow::EpochEnd(flow) => facts.reply(&offset_for_leader_epoch::response(flow)),
+            Flow::Producers(flow) => facts.reply(&describe_producers::response(flow)),
             Flow::LogDirs(flow) => flow.resume(state, facts),
             Flow::Metadata(flow) => flow.resume(state, facts),
             Flow::FindCoordinator(flow) => flow.resume(state, facts),
