@@ -3,9 +3,9 @@
 //! table, and moves their offsets in the same transaction. The tables are created here.
 //!
 //! The transactions read only what is committed: the level above it locks the gaps between rows,
-//! and writers of different rows then wait for each other. Where they do nevertheless, the one that
-//! the server gives up is tried again. How durable a commit is says the server's
-//! `innodb_flush_log_at_trx_commit`, which is left as it is.
+//! and writers of different rows then wait for each other. Where they do so nevertheless, the one
+//! that the server gives up is tried again. The server's `innodb_flush_log_at_trx_commit`, which
+//! says how durable a commit is, is left as it is.
 
 use std::collections::BTreeMap;
 
