@@ -85,6 +85,7 @@ struct Seat {
     listener: Option<Listener>,
     settings: Settings,
     entries: u32,
+    read_buffers: usize,
     poll: Duration,
     uring: bool,
     post: Arc<Post>,
@@ -94,19 +95,7 @@ struct Seat {
 impl Server {
     /// Starts a broker and waits until it serves. The errors are whole sentences.
     pub fn start(config: &Config) -> io::Result<Self> {
-        let choice = match config.io {
-            IoBackend::Auto => Choice::Auto,
-            IoBackend::Uring => Choice::Uring,
-            IoBackend::Posix => Choice::Posix,
-        };
-        let backend = Backend::choose(choice, config.ring_entries, config.shards.cpus.len());
-        let backend = backend.map_err(io::Error::other)?;
-        if let Backend::Posix {
-            fallback: Some(refused),
-        } = &backend
-        {
-            warn!("io_uring is not available, the slower posix back end serves instead: {refused}");
-        }
+        let backend = choose_backend(config)?;
         let admin = config.admin_listen.map(admin::bind).transpose()?;
         let open_files_max = open_files_max(config.shards.cpus.len());
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
@@ -149,6 +138,7 @@ impl Server {
                 listener: listeners[index].take(),
                 settings: server.settings(config, shard),
                 entries: config.ring_entries,
+                read_buffers: config.memory.read_buffers(config.shards.cpus.len()),
                 poll: config.poll,
                 uring: matches!(server.backend, Backend::Uring),
                 post: server.post.clone(),
@@ -236,16 +226,16 @@ impl Server {
     }
 
     fn settings(&self, config: &Config, shard: ShardId) -> Settings {
+        let shards = config.shards.cpus.len() as u64;
+        let share = |bytes: u64| usize::try_from(bytes / shards).unwrap_or(usize::MAX);
         Settings {
             identity: config.identity(self.dir.cluster_id.clone(), &self.addresses),
             data_dir: self.dir.path().display().to_string(),
             leader_epoch: self.dir.leader_epoch,
             clean: self.dir.clean,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
-            request_memory_bytes_max: usize::try_from(
-                config.memory.request_bytes / config.shards.cpus.len() as u64,
-            )
-            .unwrap_or(usize::MAX),
+            request_memory_bytes_max: share(config.memory.request_bytes),
+            group_memory_bytes_max: share(config.memory.group_bytes),
             connections_max: config.memory.connections,
             stats: self.stats[usize::from(shard.0)].clone(),
             space: self.space.clone(),
@@ -349,6 +339,7 @@ impl Seat {
             data_dir,
             listener,
             entries: self.entries,
+            buffers_max: self.read_buffers,
             pace: self.pace(),
         };
         Ring::new(config).map_err(io::Error::other)
@@ -357,7 +348,7 @@ impl Seat {
     fn open_posix(&mut self) -> io::Result<Posix> {
         let data_dir = self.open_data_dir()?;
         let listener = self.listener.take();
-        Posix::new(data_dir, listener, self.pace())
+        Posix::new(data_dir, listener, self.pace(), self.read_buffers)
             .map_err(|error| self.lacks_files("wait for sockets", &error))
     }
 
@@ -400,6 +391,24 @@ impl Seat {
             }
         }
     }
+}
+
+/// The back end that was asked for, or that this machine allows.
+fn choose_backend(config: &Config) -> io::Result<Backend> {
+    let choice = match config.io {
+        IoBackend::Auto => Choice::Auto,
+        IoBackend::Uring => Choice::Uring,
+        IoBackend::Posix => Choice::Posix,
+    };
+    let backend = Backend::choose(choice, config.ring_entries, config.shards.cpus.len());
+    let backend = backend.map_err(io::Error::other)?;
+    if let Backend::Posix {
+        fallback: Some(refused),
+    } = &backend
+    {
+        warn!("the slower posix back end serves instead: {refused}");
+    }
+    Ok(backend)
 }
 
 /// The listener of each shard: of the controller only, or with steering of everyone.

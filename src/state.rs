@@ -84,15 +84,17 @@ pub struct ShardState {
     pub partitions: BTreeMap<PartitionKey, Partition>,
     /// Coordinators, by the partitions of `__consumer_offsets` it owns.
     pub coordinators: BTreeMap<PartitionKey, Coordinator>,
+    /// Bytes that the groups of all of them may take.
+    pub group_bytes_max: usize,
     /// The catalog itself, on the controller's shard.
     pub controller: Option<Controller>,
     /// Partitions with queued writes.
     pub queued: BTreeSet<PartitionKey>,
     /// Partitions whose disk has refused a change; the shell takes them offline.
     pub broken: Vec<(PartitionKey, io::Error)>,
-    /// Partitions of any shard that cannot be served: their disk has failed, or their log cannot be
-    /// opened.
-    pub offline: BTreeSet<PartitionKey>,
+    /// Partitions of any shard that cannot be served, with the reason as a sentence: their disk has
+    /// failed, or their log cannot be opened.
+    pub offline: BTreeMap<PartitionKey, String>,
     /// What producers may still append.
     pub room: Room,
     /// Answers to be delivered.
@@ -121,10 +123,11 @@ impl ShardState {
             image,
             partitions: BTreeMap::new(),
             coordinators: BTreeMap::new(),
+            group_bytes_max: usize::MAX,
             controller: None,
             queued: BTreeSet::new(),
             broken: Vec::new(),
-            offline: BTreeSet::new(),
+            offline: BTreeMap::new(),
             room: Room::default(),
             outbox: Vec::new(),
             prng: Prng::new(seed ^ u64::from(shard.0)),
@@ -135,7 +138,7 @@ impl ShardState {
     pub fn set_image(&mut self, image: Arc<Image>) {
         self.broker = broker_settings(&image);
         self.offline
-            .retain(|key| image.topic_by_id(key.topic).is_some() || *key == METADATA);
+            .retain(|key, _| image.topic_by_id(key.topic).is_some() || *key == METADATA);
         self.image = image;
     }
 
@@ -165,7 +168,7 @@ impl ShardState {
 
     /// The id of the broker that leads a partition for clients, unless it is offline.
     pub fn live_leader(&self, partition: PartitionKey) -> Option<i32> {
-        (!self.offline.contains(&partition)).then(|| self.leader(partition))
+        (!self.offline.contains_key(&partition)).then(|| self.leader(partition))
     }
 
     /// The shards that answer for the broker of this connection where every broker of a cluster
@@ -317,6 +320,7 @@ pub fn log_config(settings: &TopicSettings, broker: &BrokerSettings) -> log::Con
         producer_id_expiration_ms: broker.producer_id_expiration_ms,
         producer_ids_max: broker.producer_ids_max as usize,
         write_caching: settings.write_caching,
+        unsynced_bytes_max: broker.unsynced_bytes_max,
     }
 }
 

@@ -42,6 +42,9 @@ const SIBLINGS: &[(&str, &str)] = &[
 /// Longest file, without its tests.
 const FILE_LINES_MAX: usize = 800;
 
+/// Longest function, outside of tests, where tables may be longer.
+const FUNCTION_LINES_MAX: usize = 70;
+
 /// Longest line.
 const LINE_CHARS_MAX: usize = 100;
 
@@ -203,6 +206,35 @@ fn shape_faults(text: &str) -> Vec<String> {
     faults
 }
 
+fn function_faults(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut faults = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let opens = code.split_once("fn ").is_some_and(|(before, _)| {
+            let mut words = before.split_whitespace();
+            words
+                .all(|word| word.starts_with("pub") || ["async", "const", "unsafe"].contains(&word))
+        });
+        // What is on one line is not long, and a signature may have no body.
+        let ends = |line: &&str| {
+            let end = line.strip_prefix(indent);
+            end.is_some_and(|end| end == "}" || (end.starts_with(')') && end.ends_with(';')))
+        };
+        if opens && !code.ends_with(['}', ';']) {
+            let length = 1 + lines[at..].iter().take_while(|line| !ends(line)).count();
+            if length > FUNCTION_LINES_MAX {
+                faults.push(format!(
+                    "the function in line {} has {length} lines",
+                    at + 1
+                ));
+            }
+        }
+    }
+    faults
+}
+
 fn check(rule: impl Fn(&Source) -> Vec<String>) {
     let mut all = Vec::new();
     for source in sources() {
@@ -265,4 +297,41 @@ fn files_are_short_and_say_what_they_own() {
         "canary: wide"
     );
     check(|source| shape_faults(&source.text));
+}
+
+/// The example is to be copied, so the same holds for it; its modules have no layers.
+#[test]
+fn the_example_is_as_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/order-events");
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("the example is readable") {
+            let path = entry.expect("the example is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("the example is readable");
+            let mut faults = shape_faults(&text);
+            if path.starts_with(root.join("src")) {
+                let code = text.split("#[cfg(test)]\nmod tests {").next();
+                faults.extend(banned_faults("cli", 6, code.unwrap_or_default()));
+            }
+            assert!(faults.is_empty(), "{}: {faults:?}", path.display());
+            files += 1;
+        }
+    }
+    assert!(files > 20, "the walk found only {files} files");
+}
+
+#[test]
+fn functions_are_short() {
+    let function =
+        |lines: usize| format!("impl X {{\n    fn x() {{\n{}    }}\n}}", "\n".repeat(lines));
+    assert_eq!(function_faults(&function(68)).len(), 0, "canary: short");
+    assert_eq!(function_faults(&function(69)).len(), 1, "canary: long");
+    let signature = format!("fn x(\n) -> u8;\n{}", function(1));
+    assert_eq!(function_faults(&signature).len(), 0, "canary: no body");
+    check(|source| function_faults(&source.text));
 }

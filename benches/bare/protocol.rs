@@ -229,6 +229,7 @@ fn reply<R: Request>(header: &RequestHeader, response: &R::Response) -> Bytes {
         .api_version
         .min(*<R::Response as Message>::VERSIONS.end());
     frame::encode_response(header.correlation_id, R::KEY, version, response)
+        .expect("it holds no records")
         .bytes
         .freeze()
 }

@@ -125,6 +125,10 @@ impl Cluster {
         &self.client
     }
 
+    async fn ask<R: Request>(&self, node: Node, request: R) -> Result<R::Response, Failure> {
+        self.client.send(node, request).await.map_err(broker)
+    }
+
     /// The topic `name`, which must be there and served.
     ///
     /// # Errors
@@ -186,11 +190,7 @@ impl Cluster {
             topics: vec![topic],
             ..Default::default()
         };
-        let answer = self
-            .client
-            .send(Node::Controller, request)
-            .await
-            .map_err(broker)?;
+        let answer = self.ask(Node::Controller, request).await?;
         match answer
             .topics
             .iter()
@@ -278,11 +278,7 @@ impl Cluster {
                 topics: vec![topic],
                 ..Default::default()
             };
-            let answer = self
-                .client
-                .send(Node::Id(node), request)
-                .await
-                .map_err(broker)?;
+            let answer = self.ask(Node::Id(node), request).await?;
             for found in answer.topics.iter().flat_map(|topic| &topic.partitions) {
                 if found.error_code.is_error() {
                     return Ok(Err(found.error_code));
@@ -313,7 +309,7 @@ impl Cluster {
             allow_auto_topic_creation: false,
             ..MetadataRequest::default()
         };
-        self.client.send(Node::Any, request).await.map_err(broker)
+        self.ask(Node::Any, request).await
     }
 
     /// Deletes a topic.
@@ -330,11 +326,7 @@ impl Cluster {
             topic_names: vec![name.to_owned()],
             timeout_ms: 10_000,
         };
-        let answer = self
-            .client
-            .send(Node::Controller, request)
-            .await
-            .map_err(broker)?;
+        let answer = self.ask(Node::Controller, request).await?;
         match answer
             .responses
             .iter()
@@ -365,11 +357,7 @@ impl Cluster {
             resources: vec![resource],
             ..DescribeConfigsRequest::default()
         };
-        let answer = self
-            .client
-            .send(Node::Id(node), request)
-            .await
-            .map_err(broker)?;
+        let answer = self.ask(Node::Id(node), request).await?;
         let mut settings = answer.results.into_iter().flat_map(|result| result.configs);
         Ok(settings
             .find(|setting| setting.name == name)
@@ -396,11 +384,7 @@ impl Cluster {
                 resources: vec![resource],
                 validate_only: false,
             };
-            let answer = self
-                .client
-                .send(Node::Id(node), request)
-                .await
-                .map_err(broker)?;
+            let answer = self.ask(Node::Id(node), request).await?;
             if let Some(refused) = answer
                 .responses
                 .iter()

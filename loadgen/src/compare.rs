@@ -9,13 +9,11 @@ use crate::failure::Failure;
 
 /// What is compared beside the checks: its name, where it stands, what it is divided by, its unit.
 const FIGURES: &[(&str, &str, f64, &str)] = &[
-    ("orders", "/settings/sale/orders", 1.0, ""),
-    ("window", "/settings/sale/window/secs", 1.0, " s"),
     ("ack p50", "/ack_latency_us/p50", 1e3, " ms"),
     ("ack p99", "/ack_latency_us/p99", 1e3, " ms"),
     ("ack max", "/ack_latency_us/max", 1e3, " ms"),
     ("pauses", "/counts/pauses", 1.0, ""),
-    ("writes tried again", "/counts/retries", 1.0, ""),
+    ("attempts that failed", "/counts/retries", 1.0, ""),
     ("delivered again", "/counts/redelivered", 1.0, ""),
     ("broker CPU", "/broker/cpu_s", 1.0, " s"),
 ];
@@ -25,6 +23,9 @@ const WORDS: &[(&str, &str)] = &[
     ("delivery", "/settings/delivery"),
     ("idempotency", "/settings/idempotency"),
     ("client", "/client_io"),
+    ("orders", "/settings/sale/orders"),
+    ("partitions", "/settings/sale/partitions"),
+    ("modelled writes per second", "/settings/db_writes_per_s"),
 ];
 
 /// The comparison of the documents at these paths, in plain text.
@@ -43,6 +44,9 @@ pub fn text(one: &Path, other: &Path) -> Result<String, Failure> {
         let seen = documents.each_ref().map(|document| word(document, place));
         rows.push(((*name).to_owned(), seen));
     }
+    rows.push(("window".to_owned(), documents.each_ref().map(window)));
+    let incidents = documents.each_ref().map(incidents);
+    rows.push(("what goes wrong".to_owned(), incidents));
     for name in checks(&documents) {
         let seen = documents.each_ref().map(|document| check(document, &name));
         rows.push((name, seen));
@@ -55,10 +59,10 @@ pub fn text(one: &Path, other: &Path) -> Result<String, Failure> {
         rows.push(((*name).to_owned(), documents.each_ref().map(figure)));
     }
     let mut text = String::new();
-    let _ = writeln!(text, "{:<34} {:<26} {}", "", one.display(), other.display());
+    let _ = writeln!(text, "{:<34} {:<30} {}", "", one.display(), other.display());
     for (name, [one, other]) in rows {
         let mark = if one == other { ' ' } else { '*' };
-        let _ = writeln!(text, "{mark} {name:<32} {one:<26} {other}");
+        let _ = writeln!(text, "{mark} {name:<32} {one:<30} {other}");
     }
     Ok(text)
 }
@@ -80,6 +84,26 @@ fn verdict(document: &Value) -> String {
         None => "no verdict",
     };
     word.to_owned()
+}
+
+fn window(document: &Value) -> String {
+    let part = |name| document["settings"]["sale"]["window"][name].as_f64();
+    match (part("secs"), part("nanos")) {
+        (Some(secs), Some(nanos)) => format!("{} s", rounded(secs + nanos / 1e9)),
+        _ => "-".to_owned(),
+    }
+}
+
+/// The incidents that were asked for, by name.
+fn incidents(document: &Value) -> String {
+    let all = document["settings"]["incidents"].as_object();
+    let asked = all.into_iter().flatten();
+    let asked = asked.filter(|(_, value)| !value.is_null() && **value != 0.0);
+    let names: Vec<_> = asked.map(|(name, _)| name.replace('_', "-")).collect();
+    match names.is_empty() {
+        true => "nothing".to_owned(),
+        false => names.join(", "),
+    }
 }
 
 /// The names of the checks of both, in the sequence of the first that has them.
@@ -130,6 +154,7 @@ mod tests {
         let mut measured = measured();
         json::write(&one, &measured, Some(&judge(&measured.facts))).unwrap();
         measured.facts.audit.rows += 1;
+        measured.settings.incidents.poison = 0.01;
         json::write(&other, &measured, Some(&judge(&measured.facts))).unwrap();
         let text = text(&one, &other).unwrap();
         let line = |name: &str| {
@@ -139,6 +164,16 @@ mod tests {
         assert_eq!(line("verdict"), ["*", "verdict", "PASS", "FAIL"]);
         assert_eq!(line("duplicates"), ["*", "duplicates", "0", "1", "(FAIL)"]);
         assert_eq!(line("lost"), ["lost", "0", "0"]);
+        assert_eq!(line("window"), ["window", "60", "s", "60", "s"]);
+        assert_eq!(
+            line("what goes wrong")[..],
+            ["*", "what", "goes", "wrong", "nothing", "poison"]
+        );
+        let mut names: Vec<_> = text.lines().map(|line| &line[2..34]).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all, "each name once: {text}");
         let [name, word, one, unit, ..] = line("ack p50")[..] else {
             panic!("{text}");
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -45,6 +46,14 @@ impl Host {
             congestion_control: read_line("/proc/sys/net/ipv4/tcp_congestion_control"),
         }
     }
+}
+
+/// How long the calling thread has been ready to run and had no core, since it began; nothing where
+/// the kernel does not tell.
+pub fn waited_for_a_core() -> Duration {
+    let text = read_line("/proc/thread-self/schedstat").unwrap_or_default();
+    let waited_ns = text.split(' ').nth(1).and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(waited_ns.unwrap_or_default())
 }
 
 fn read_line(path: &str) -> Option<String> {
@@ -270,6 +279,38 @@ mod tests {
         assert!(host.kernel.unwrap().starts_with("Linux "));
         assert_eq!(host.db_filesystem.as_deref(), Some("proc"));
         assert!(host.cores > 0);
+    }
+
+    #[test]
+    fn whoever_shares_a_core_waits_for_it() {
+        use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+        use std::sync::atomic::{AtomicBool, Ordering};
+        use std::time::Instant;
+        let own = nix::unistd::Pid::from_raw(0);
+        let stay_on_one_core = || {
+            let allowed = sched_getaffinity(own).unwrap();
+            let first = (0..).find(|cpu| allowed.is_set(*cpu).unwrap()).unwrap();
+            let mut core = CpuSet::new();
+            core.set(first).unwrap();
+            sched_setaffinity(own, &core).unwrap();
+        };
+        let has_waited = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                stay_on_one_core();
+                while !has_waited.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            scope.spawn(|| {
+                stay_on_one_core();
+                let until = Instant::now() + Duration::from_secs(20);
+                let is_too_little = || waited_for_a_core() < Duration::from_millis(10);
+                while is_too_little() && Instant::now() < until {}
+                has_waited.store(true, Ordering::Relaxed);
+                assert!(!is_too_little());
+            });
+        });
     }
 
     #[test]

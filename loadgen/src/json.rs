@@ -122,6 +122,7 @@ fn document(measured: &Measured, verdict: Option<&Verdict>) -> Value {
         "course": measured.settings.load().course().points,
         "peak": { "backlog": outcome.peak.backlog, "at_s": outcome.peak.at.as_secs_f64() },
         "drained_at_s": outcome.drained_at.as_secs_f64(),
+        "held_up_s": facts.load.held_up.as_secs_f64(),
         "ack_latency_us": histogram(&outcome.acks),
         "seconds": measured.ended.seconds,
         "direct": measured.direct.as_ref().map(|direct| json!({

@@ -1,10 +1,10 @@
 //! Lag in time instead of offsets: how old the order is that the database takes up next, and how
-//! long the backlog takes to write. Worked out from the course, second by second. Pure.
+//! long the backlog takes to write. Worked out from the course, second by second; rates and the time
+//! until nothing is left are those of `forebay group lag`. Pure.
+
+use forebay::client::lag::Pace;
 
 use crate::sale::Second;
-
-/// The rate of now is that of so many seconds.
-const RATE_OVER_S: usize = 5;
 
 /// Seconds since the oldest waiting order was acknowledged, at the end of the last second.
 pub fn age_s(seconds: &[Second]) -> f64 {
@@ -25,15 +25,14 @@ pub fn age_s(seconds: &[Second]) -> f64 {
     age_s
 }
 
-/// Seconds until the backlog is written at the rate of the last seconds, if nothing else comes; 0
-/// while nothing is written.
-pub fn drain_s(seconds: &[Second]) -> f64 {
-    let recent = &seconds[seconds.len().saturating_sub(RATE_OVER_S)..];
-    let written: u64 = recent.iter().map(|second| second.written).sum();
-    match (recent.last(), written) {
-        (Some(last), 1..) => last.backlog as f64 * recent.len() as f64 / written as f64,
-        _ => 0.0,
-    }
+/// Seconds until the backlog is written, if orders come and are written as in this second; `None`
+/// is never.
+pub fn drain_s(second: &Second) -> Option<f64> {
+    let pace = Pace {
+        produced_per_s: second.acked as f64,
+        drained_per_s: second.written as f64,
+    };
+    pace.empty_in_s(i64::try_from(second.backlog).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -62,15 +61,9 @@ mod tests {
     }
 
     #[test]
-    fn the_backlog_is_written_at_the_rate_of_the_last_seconds() {
-        let course = seconds(&[
-            (0, 999, 0),
-            (9, 10, 50),
-            (9, 10, 50),
-            (9, 10, 50),
-            (9, 10, 50),
-        ]);
-        assert_eq!(drain_s(&course[1..]), 5.0);
-        assert_eq!(drain_s(&seconds(&[(9, 0, 9)])), 0.0);
+    fn the_backlog_is_written_by_what_is_left_over_from_the_orders_that_come() {
+        let course = seconds(&[(0, 10, 50), (5, 10, 50), (10, 10, 50), (9, 0, 0)]);
+        let predicted: Vec<_> = course.iter().map(drain_s).collect();
+        assert_eq!(predicted, [Some(5.0), Some(10.0), None, Some(0.0)]);
     }
 }

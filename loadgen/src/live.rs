@@ -55,16 +55,19 @@ impl Live {
 }
 
 fn sale_line(second: &Second) -> String {
+    let empty_in = match second.drain_s {
+        Some(seconds) => format!("{seconds:.1} s"),
+        None => "never".to_owned(),
+    };
     format!(
         "{:>4} s  produced {:>6}/s  acked {:>6}/s  written {:>6}/s  backlog {:>7}  lag {:>5.1} s  \
-         empty in {:>5.1} s  buffer {:>6}  paused {:>3}  ack p99 {:>8.1} ms",
+         empty in {empty_in:>7}  buffer {:>6}  paused {:>3}  ack p99 {:>8.1} ms",
         second.at_s,
         second.produced,
         second.acked,
         second.written,
         second.backlog,
         second.lag_s,
-        second.drain_s,
         second.buffer,
         second.paused,
         second.ack_p99_us as f64 / 1e3,
@@ -111,7 +114,11 @@ mod tests {
             ..Second::default()
         };
         live.sale(&second);
-        live.sale(&Second { at_s: 4, ..second });
+        live.sale(&Second {
+            at_s: 4,
+            drain_s: Some(40.0),
+            ..second
+        });
         live.end();
         let bytes = screen.0.borrow().clone();
         String::from_utf8(bytes).unwrap()
@@ -122,9 +129,15 @@ mod tests {
         let shown = shown(false);
         let lines: Vec<_> = shown.lines().collect();
         assert_eq!(lines.len(), 2);
-        for word in ["3 s", "produced   8333/s", "ack p99     12.3 ms"] {
+        for word in [
+            "3 s",
+            "produced   8333/s",
+            "empty in   never",
+            "ack p99     12.3 ms",
+        ] {
             assert!(lines[0].contains(word), "{word} in {}", lines[0]);
         }
+        assert!(lines[1].contains("empty in  40.0 s"), "{}", lines[1]);
         assert!(!shown.contains('\x1b'));
     }
 

@@ -52,6 +52,8 @@ pub struct Load {
     pub by_key: bool,
     /// The group notices after this long that a member is dead.
     pub session_timeout: Duration,
+    /// The sale was ready to go on and had no core for so long in all.
+    pub held_up: Duration,
     /// What goes wrong.
     pub incidents: Incidents,
 }
@@ -181,9 +183,10 @@ impl Load {
     /// Rows per second while there is a backlog.
     pub fn db_rate(&self) -> Expected {
         let value = self.service_per_s() * (1.0 - self.incidents.poison);
+        let held_up = self.held_up.as_secs_f64() / self.window.as_secs_f64();
         Expected {
             value,
-            tolerance: value * self.tolerance(),
+            tolerance: value * (self.tolerance() + held_up),
         }
     }
 
@@ -191,10 +194,10 @@ impl Load {
     pub fn rows_while_slow(&self, slow: Factor) -> Expected {
         let value = self.db_rate().value * slow.factor * slow.span.length_s();
         // Writes booked before the pace changed begin in it.
-        let under_way = self.db_rate().value * self.db_latency.as_secs_f64();
+        let moved_s = (self.db_latency + self.held_up).as_secs_f64();
         Expected {
             value,
-            tolerance: value * self.tolerance() + under_way,
+            tolerance: value * self.tolerance() + self.db_rate().value * moved_s,
         }
     }
 
@@ -205,7 +208,7 @@ impl Load {
             true => (self.db_latency * ATTEMPTS_MAX + backoffs_in_vain()).as_secs_f64(),
             false => 0.0,
         };
-        self.incidents.slack_s() + poison_s
+        self.incidents.slack_s() + self.held_up.as_secs_f64() + poison_s
     }
 
     fn tolerance(&self) -> f64 {
@@ -242,6 +245,7 @@ pub(crate) mod tests {
             workers: 50,
             by_key: true,
             session_timeout: Duration::from_secs(10),
+            held_up: Duration::ZERO,
             incidents: Incidents::default(),
         }
     }
@@ -307,6 +311,16 @@ pub(crate) mod tests {
         sale.is_measured = false;
         sale.incidents.kill_broker_at = Some(Duration::from_secs(30));
         near(sale.drained_at_s(), 100.1, 5.002);
+    }
+
+    #[test]
+    fn what_the_machine_withholds_is_allowed_for() {
+        let mut sale = sale(60);
+        sale.held_up = Duration::from_secs(3);
+        near(sale.peak_backlog(), 200_000.0, 17_500.0);
+        near(sale.peak_at_s(), 60.0, 4.0);
+        near(sale.drained_at_s(), 100.1, 5.002);
+        near(sale.db_rate(), 5_000.0, 350.0);
     }
 
     #[test]

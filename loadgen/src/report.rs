@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
+use crate::dead_letter;
 use crate::direct::DirectEnded;
 use crate::host::{BrokerProcess, Usage};
 use crate::run::Measured;
-use crate::settings::BrokerChoice;
+use crate::settings::{BrokerChoice, Settings};
 use crate::store::Place;
 use crate::verdict::Verdict;
 
@@ -20,6 +21,9 @@ pub fn text(measured: &Measured, verdict: Option<&Verdict>) -> String {
     text.push_str(&figures(measured));
     if let Some(direct) = &measured.direct {
         without_a_broker(&mut text, measured, direct);
+    }
+    if let Some(count) = measured.facts.dead_letters.filter(|count| *count > 0) {
+        dead_letters(&mut text, &measured.settings, count);
     }
     let _ = match verdict {
         Some(verdict) if verdict.pass() => writeln!(text, "\nPASS"),
@@ -117,6 +121,11 @@ pub fn figures(measured: &Measured) -> String {
             outcome.counts.failed
         );
     }
+    let _ = writeln!(
+        text,
+        "waited for a core: {:.2} s, and times are judged with as much more room",
+        measured.facts.load.held_up.as_secs_f64()
+    );
     let host = &measured.host;
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "not known".to_owned());
     let _ = writeln!(
@@ -128,6 +137,30 @@ pub fn figures(measured: &Measured) -> String {
         known(&host.db_filesystem),
     );
     text
+}
+
+/// Where the orders are that were given up, and how to go on with them.
+fn dead_letters(text: &mut String, settings: &Settings, count: u64) {
+    let letters = dead_letter::topic_of(&settings.sale.topic);
+    let _ = writeln!(text, "\ndead letters: {count} in \"{letters}\"");
+    let (BrokerChoice::Running { bootstrap }, Some(sink)) = (&settings.broker, &settings.sink)
+    else {
+        let _ = writeln!(
+            text,
+            "  (they end with this process; with --bootstrap and --sink they can be replayed)"
+        );
+        return;
+    };
+    let sink = match sink.file() {
+        Some(path) => format!("sqlite:{}", path.display()),
+        None => sink.to_string(),
+    };
+    let _ = writeln!(
+        text,
+        "to send them back, and to finish the sale with a handler that knows the item:\n  forebay \
+         dlq replay {letters} --all --bootstrap {bootstrap}\n  loadgen flash-sale --resume \
+         --bootstrap {bootstrap} --sink {sink}"
+    );
 }
 
 /// p50, p99, p99.9 and the largest, in milliseconds.

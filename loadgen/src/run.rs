@@ -14,10 +14,11 @@ use crate::cli::FlashSale;
 use crate::clock::Clock;
 use crate::direct::{self, DirectEnded};
 use crate::failure::Failure;
-use crate::host::{BrokerProcess, Host, Usage};
+use crate::host::{self, BrokerProcess, Host, Usage};
 use crate::kafka::Kafka;
 use crate::limit::{Search, Trial};
 use crate::live::Live;
+use crate::model::Load;
 use crate::orders::Orders;
 use crate::sale::{self, Ended, Later, Plan, Upsets};
 use crate::settings::{BrokerChoice, Settings, remember};
@@ -297,6 +298,7 @@ fn through_broker(
         delivery: settings.delivery,
         patience: PATIENCE + down.map_or(Duration::ZERO, |down| down.to - down.from),
     };
+    let waited = host::waited_for_a_core();
     let work = sell(settings, broker, Rc::clone(&kafka), plan, store, live);
     let (ended, dead_letters) = runtime.block_on(async {
         let ended = work.await?;
@@ -309,10 +311,11 @@ fn through_broker(
         };
         Ok::<_, Failure>((ended, dead_letters))
     })?;
+    let held_up = host::waited_for_a_core() - waited;
     let after = broker_process.usage();
     let measured = Measured {
         host: Host::look(place.file().and_then(Path::parent), broker.data_dir()),
-        facts: facts(settings, &ended, dead_letters)?,
+        facts: facts(settings, &ended, dead_letters, held_up)?,
         settings: settings.clone(),
         bootstrap,
         transport: runtime.transport(),
@@ -360,8 +363,16 @@ async fn sell(
     ended
 }
 
-fn facts(settings: &Settings, ended: &Ended, dead_letters: Option<u64>) -> Result<Facts, Failure> {
-    let load = settings.load();
+fn facts(
+    settings: &Settings,
+    ended: &Ended,
+    dead_letters: Option<u64>,
+    held_up: Duration,
+) -> Result<Facts, Failure> {
+    let load = Load {
+        held_up,
+        ..settings.load()
+    };
     let (store, outcome) = (&ended.store, &ended.outcome);
     let busy_writes = match outcome.busy_ns {
         Some((from, to)) => store.writes_between(from, to)?,

@@ -291,6 +291,7 @@ impl Settings {
             workers: self.workers_per_partition,
             by_key: self.workers == Workers::Key,
             session_timeout: SESSION_TIMEOUT,
+            held_up: Duration::ZERO,
             incidents: self.incidents.clone(),
         }
     }

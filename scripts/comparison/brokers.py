@@ -1,4 +1,4 @@
-"""What is measured: brokers that are started on the same CPU, given topics, watched and stopped.
+"""What is measured: brokers that are started on the same CPUs, given topics, watched and stopped.
 
 Every process ends, and every directory goes, when its `with` block does.
 """
@@ -27,8 +27,8 @@ class Broker:
 
     name = ""
 
-    def __init__(self, programs, directory, cpu):
-        self.programs, self.cpu = programs, cpu
+    def __init__(self, programs, directory, cpus):
+        self.programs, self.cpus = programs, cpus
         self.directory = directory / self.name
         self.process = None
         self.port = None
@@ -60,7 +60,7 @@ class Broker:
             begun = time.monotonic()
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                preexec_fn=lambda: os.sched_setaffinity(0, {self.cpu}))
+                preexec_fn=lambda: os.sched_setaffinity(0, self.cpus))
         answered = machine.wait_for_metadata(self.port, self.process)
         if answered is None:
             tail = "\n".join(log.read_text().splitlines()[-15:])
@@ -112,14 +112,16 @@ class Broker:
 
 
 class Forebay(Broker):
-    """forebay, one shard on one CPU."""
+    """forebay, one shard on each CPU."""
 
     name = "forebay"
     flags = ()
 
     def command(self):
+        # One CPU is a range too: a number alone would be a count.
+        cores = ",".join(f"{cpu}-{cpu}" for cpu in sorted(self.cpus))
         return [self.programs.forebay, "serve", "--listen", self.bootstrap,
-                "--data-dir", str(self.directory / "data"), "--cores", f"{self.cpu}-{self.cpu}",
+                "--data-dir", str(self.directory / "data"), "--cores", cores,
                 "--log-level", "warn", *self.flags]
 
 
@@ -224,9 +226,9 @@ KINDS = {kind.name: kind for kind in (Forebay, ForebayPolling, Kafka, Bare, Disc
 
 
 @contextmanager
-def running(kinds, programs, directory, cpu):
+def running(kinds, programs, directory, cpus):
     """All these brokers, started, by name."""
-    brokers = {kind.name: kind(programs, directory, cpu) for kind in kinds}
+    brokers = {kind.name: kind(programs, directory, cpus) for kind in kinds}
     try:
         for broker in brokers.values():
             broker.start()

@@ -25,6 +25,7 @@ def facts(directory):
         "filesystem": filesystem(directory),
         "congestion_control": CONGESTION.read_text().strip(),
         "governor": governor(),
+        "page_cache": page_cache(),
     }
 
 
@@ -32,6 +33,18 @@ def governor():
     """How the first CPU's frequency is set, if this can be seen."""
     path = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return path.read_text().strip() if path.exists() else "not visible"
+
+
+def page_cache():
+    """Whether something (DAMON) pages out what was not used for a while, free memory or not."""
+    try:
+        for monitor in Path("/sys/kernel/mm/damon/admin/kdamonds").glob("[0-9]*"):
+            actions = [path.read_text() for path in monitor.glob("contexts/*/schemes/*/action")]
+            if (monitor / "state").read_text() == "on\n" and "pageout\n" in actions:
+                return "paged out while there is memory (DAMON)"
+    except PermissionError:
+        return "unknown: not for this user to see"
+    return "kept until memory is needed"
 
 
 def filesystem(directory):

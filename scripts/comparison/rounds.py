@@ -22,7 +22,7 @@ class Bench:
     def measure(self, broker, work):
         """Runs `work`, and adds to its numbers who used the CPUs meanwhile."""
         os.sync()
-        cpus = {broker.cpu, self.client.cpu}
+        cpus = broker.cpus | {self.client.cpu}
         own = {each.pid for each in self.brokers.values()}
         cpu, others = machine.Cpu.of(broker.pid), sum(machine.Cpu.of(pid).total_s for pid in own)
         busy, begun = machine.busy_s(cpus), time.monotonic()

@@ -7,10 +7,11 @@
 use super::Observed;
 use crate::api::APIS;
 use crate::base::ShardStats;
+use crate::base::stats::{Counter, SYNC_US_BOUNDS};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -99,16 +100,6 @@ const METRICS: &[Metric] = &[
         series: &[(None, Count(|s| s.syncs.get()))],
     },
     Metric {
-        name: "forebay_sync_rounds",
-        help: "Rounds of syncs that ended, each of one log",
-        series: &[(None, Count(|s| s.sync_rounds.get()))],
-    },
-    Metric {
-        name: "forebay_sync_seconds",
-        help: "Time that these took together: by rounds, what the disk takes for one",
-        series: &[(None, Seconds(|s| s.sync_ns.get()))],
-    },
-    Metric {
         name: "forebay_acknowledged",
         help: "Answers that waited for the high watermark, such as acks=all; per sync, how well \
                group commit groups",
@@ -145,6 +136,11 @@ const METRICS: &[Metric] = &[
         series: &[(None, Gauge(|s| s.connections_waiting.get()))],
     },
     Metric {
+        name: "forebay_appends_held",
+        help: "Produce requests that waited because a partition had its share of memory under way",
+        series: &[(None, Count(|s| s.appends_held.get()))],
+    },
+    Metric {
         name: "forebay_connections",
         help: "Open connections",
         series: &[(None, Gauge(|s| s.connections.get()))],
@@ -175,6 +171,7 @@ impl Collector for Scrape {
         for metric in METRICS {
             self.encode_metric(&mut encoder, metric)?;
         }
+        self.encode_syncs(&mut encoder)?;
         self.encode_requests(&mut encoder)?;
         self.encode_disk(&mut encoder)?;
         self.encode_process(&mut encoder)
@@ -203,6 +200,28 @@ impl Scrape {
                     Gauge(read) => ConstGauge::new(read(stats) as i64).encode(one)?,
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn encode_syncs(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Time of rounds of syncs, each of one log: what the disk takes for one";
+        let (name, kind) = ("forebay_sync_seconds", MetricType::Histogram);
+        let mut encoder = encoder.encode_descriptor(name, help, None, kind)?;
+        let bounds = SYNC_US_BOUNDS.map(|us| us as f64 / 1e6);
+        for (shard, stats) in self.0.shards.iter().enumerate() {
+            let counts = stats.sync_rounds.iter().map(Counter::get);
+            let bounds = bounds.into_iter().chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(counts).collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let labels = [("shard", shard.to_string())];
+            let mut one = encoder.encode_family(&labels)?;
+            one.encode_histogram::<NoLabelSet>(
+                seconds(stats.sync_ns.get()),
+                count,
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }
@@ -312,6 +331,9 @@ mod tests {
         observed.shards[0].bytes_sent_sendfile.add(9);
         observed.shards[0].unsynced_bytes.set(11);
         observed.shards[1].on_request(3);
+        for took_ms in [1, 1, 3, 20_000] {
+            observed.shards[1].on_sync(std::time::Duration::from_millis(took_ms));
+        }
         let (free_bytes, total_bytes) = (40, 2000);
         let space = Space {
             free_bytes,
@@ -338,6 +360,14 @@ mod tests {
             "forebay_disk_full 1",
             "# TYPE forebay_unsynced_bytes gauge",
             "# TYPE forebay_syncs counter",
+            "# TYPE forebay_sync_seconds histogram",
+            "forebay_sync_seconds_count{shard=\"1\"} 4",
+            "forebay_sync_seconds_sum{shard=\"1\"} 20.005",
+            "forebay_sync_seconds_bucket{le=\"0.0005\",shard=\"1\"} 0",
+            "forebay_sync_seconds_bucket{le=\"0.001\",shard=\"1\"} 2",
+            "forebay_sync_seconds_bucket{le=\"0.004\",shard=\"1\"} 3",
+            "forebay_sync_seconds_bucket{le=\"8.192\",shard=\"1\"} 3",
+            "forebay_sync_seconds_bucket{le=\"+Inf\",shard=\"1\"} 4",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

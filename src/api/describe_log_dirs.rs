@@ -105,7 +105,7 @@ fn offline(
             ..DescribeLogDirsResult::default()
         })
     };
-    state.offline.iter().filter_map(asked)
+    state.offline.keys().filter_map(asked)
 }
 
 /// Sums up the partitions of one shard.
@@ -113,7 +113,7 @@ pub fn perform(state: &mut ShardState, to: Return) {
     let sizes = state
         .partitions
         .iter()
-        .filter(|(key, _)| !state.offline.contains(key))
+        .filter(|(key, _)| !state.offline.contains_key(key))
         .map(|(key, p)| (*key, p.log.size_bytes()))
         .collect();
     state.answer(to, Answer::LogDirs(sizes));

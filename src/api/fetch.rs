@@ -10,8 +10,9 @@
 //! - Followers do not exist yet: a replica id is not looked at.
 
 use super::job::{Answer, Job, Jobs, Return};
-use super::{Begun, Facts, Flow, Reply, unexpected};
+use super::{Begun, Facts, Flow, unexpected};
 use crate::base::dir::Extent;
+use crate::base::limits::FETCH_BYTES_MAX;
 use crate::base::time::Mono;
 use crate::base::{ErrorCode, PartitionKey};
 use crate::log::ReadError;
@@ -58,7 +59,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, mut request: FetchRequest) -
         });
     }
     let bytes_max = i32::try_from(state.broker.fetch_bytes_max).unwrap_or(i32::MAX);
-    request.max_bytes = request.max_bytes.min(bytes_max);
+    request.max_bytes = request.max_bytes.min(bytes_max).min(FETCH_BYTES_MAX);
     let wait_ms = request.max_wait_ms.clamp(0, WAIT_MS_MAX);
     let flow = Gathering {
         until: state.now.mono.plus_ms(i64::from(wait_ms)),
@@ -173,9 +174,11 @@ impl Gathering {
             let Some(mut extent) = extent else { continue };
             // KIP-74: the first batch goes out whatever its size, or the consumer would be stuck;
             // what follows may be cut off anywhere.
-            if !extents.is_empty() {
-                extent.length = extent.length.min(left);
-            }
+            let most = match extents.is_empty() {
+                true => i32::MAX.unsigned_abs().into(),
+                false => left,
+            };
+            extent.length = extent.length.min(most);
             let (topic, partition, _) = self.places[slot];
             self.response.responses[topic].partitions[partition].records = Records::External {
                 tag: extents.len() as u32,
@@ -184,10 +187,7 @@ impl Gathering {
             left = left.saturating_sub(extent.length);
             extents.push(extent);
         }
-        Begun::Reply(Reply {
-            head: facts.encode(&self.response),
-            extents,
-        })
+        facts.reply_with(&self.response, extents)
     }
 }
 

@@ -71,7 +71,7 @@ fn coordinator(state: &ShardState, facts: &Facts, key_type: i8, key: String) -> 
         topic: topic.id,
         partition: coordinator_partition(&key, topic.partitions),
     });
-    let place = place.filter(|place| !state.offline.contains(place));
+    let place = place.filter(|place| !state.offline.contains_key(place));
     let error_code = match key_type {
         KEY_TYPE_GROUP if place.is_some() => ErrorCode::None,
         KEY_TYPE_GROUP => ErrorCode::CoordinatorNotAvailable,

@@ -367,9 +367,16 @@ impl Coordinator {
 /// Does a job of a coordinator.
 pub fn perform(state: &mut ShardState, to: Return, job: GroupJob) {
     let (now, key) = (state.now, job.partition);
+    let taken = state.coordinators.values();
+    let taken: usize = taken
+        .map(|coordinator| coordinator.machine.size_bytes())
+        .sum();
     let Some(coordinator) = state.coordinators.get_mut(&key) else {
         return state.answer(to, Answer::NoCoordinator(ErrorCode::NotCoordinator));
     };
+    coordinator
+        .machine
+        .set_room(state.group_bytes_max.saturating_sub(taken));
     coordinator.next_token += 1;
     let token = Token(coordinator.next_token);
     coordinator.callers.insert(token.0, to);

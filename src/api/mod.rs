@@ -144,15 +144,16 @@ pub struct Facts {
 impl Facts {
     /// Encodes a response for the client.
     pub fn reply(&self, response: &impl Message) -> Begun {
-        Begun::Reply(Reply {
-            head: self.encode(response),
-            extents: Vec::new(),
-        })
+        self.reply_with(response, Vec::new())
     }
 
-    /// The response's bytes, with their size in front.
-    pub fn encode(&self, response: &impl Message) -> Writer {
-        frame::encode_response(self.correlation_id, self.key, self.version, response)
+    /// The same with records in its gaps. A response that no frame can hold closes the connection:
+    /// the client asked for it.
+    pub fn reply_with(&self, response: &impl Message, extents: Vec<Extent>) -> Begun {
+        match frame::encode_response(self.correlation_id, self.key, self.version, response) {
+            Ok(head) => Begun::Reply(Reply { head, extents }),
+            Err(frame::TooLarge) => Begun::Close("its answer would be larger than 2 GiB"),
+        }
     }
 }
 

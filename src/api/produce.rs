@@ -6,6 +6,8 @@
 //! - Version 7 is the first that may carry zstd; version 13 names topics by id (KIP-516).
 //! - On a full disk (`disk.reserve.bytes`) and on an offline partition a batch gets
 //!   `KAFKA_STORAGE_ERROR`, which clients retry, with the reason from version 8 on (KIP-467).
+//! - While a partition has more unsynced than `max.unsynced.bytes.per.partition`, every acks waits
+//!   for stable storage.
 //! - The timeout of the request is not used: a single node either writes or fails.
 
 use super::job::{After, Answer, Job, Jobs, Return};
@@ -159,7 +161,10 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
             return state.answer(to, Answer::Append(refused));
         }
         Ok(partition) => partition.log.append(now, batch, Origin::Client { durable }),
-        Err(code) => return state.answer(to, Answer::Append(refused(code, None))),
+        Err(code) => {
+            let why = state.offline.get(&key).cloned();
+            return state.answer(to, Answer::Append(refused(code, why)));
+        }
     };
     let appended = match appended {
         Ok(appended) => appended,
@@ -173,7 +178,7 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
         log_start_offset: appended.log_start_offset,
         ..PartitionProduceResponse::default()
     });
-    let after = match durable {
+    let after = match durable || appended.held {
         true if planted::is(Bug::AckBeforeSync) => After::Written(key, appended.offset_end),
         true => After::Acknowledged(key, appended.offset_end),
         false if planted::is(Bug::AckBeforeWrite) => After::Now,

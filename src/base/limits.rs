@@ -32,6 +32,14 @@ pub const DECODED_BYTES_FREE: usize = 256 << 10;
 /// partitions. Responses, which a client of ours reads, may take more.
 pub const DECODED_REQUEST_BYTES_MAX: usize = 4 << 20;
 
+/// Bytes of records that one fetch is answered with, whatever `fetch.max.bytes` and the client say:
+/// with a batch of any size in front of them the answer still fits a frame, whose size is 31 bits.
+pub const FETCH_BYTES_MAX: i32 = 1 << 30;
+
+/// Bytes of names, values and texts that one DescribeConfigs is answered with: all settings of some
+/// 30,000 topics, or of 6,000 with all that can be said. The rest has to be asked for once more.
+pub const DESCRIBED_BYTES_MAX: usize = 32 << 20;
+
 /// Batches remembered per producer and partition for duplicate detection. Kafka:
 /// `ProducerStateEntry.NUM_BATCHES_TO_RETAIN`.
 pub const PRODUCER_BATCHES_MAX: usize = 5;

@@ -5,9 +5,22 @@
 //! Not owned: names, units and help texts, which the control thread gives them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Request kinds that are counted apart; API keys from here on share the last counter.
 pub const API_KEYS_MAX: usize = 96;
+
+/// Upper bounds, in microseconds, of the classes in which rounds of syncs are counted by their
+/// time: each is twice the one before, from an eighth of a millisecond to eight seconds.
+pub const SYNC_US_BOUNDS: [u64; 17] = {
+    let mut bounds = [125; 17];
+    let mut at = 1;
+    while at < bounds.len() {
+        bounds[at] = 2 * bounds[at - 1];
+        at += 1;
+    }
+    bounds
+};
 
 /// A number with one writer.
 #[derive(Debug, Default)]
@@ -61,9 +74,10 @@ pub struct ShardStats {
     pub bytes_sent_cold: Counter,
     /// Syncs started (`fdatasync` of one file).
     pub syncs: Counter,
-    /// Rounds of syncs that ended, each of one log.
-    pub sync_rounds: Counter,
-    /// Nanoseconds that these took together: by `sync_rounds`, what the disk takes for one.
+    /// Rounds of syncs that ended, each of one log, by [`SYNC_US_BOUNDS`]; the last class has those
+    /// beyond all bounds. See [`ShardStats::on_sync`].
+    pub sync_rounds: [Counter; SYNC_US_BOUNDS.len() + 1],
+    /// Nanoseconds that these took together.
     pub sync_ns: Counter,
     /// Answers released because the high watermark passed their offset: those of `acks=all` and of
     /// the coordinators. Per sync, this is how well group commit groups.
@@ -77,6 +91,8 @@ pub struct ShardStats {
     pub request_bytes: Counter,
     /// Connections that are not read because the memory for requests is used up; goes up and down.
     pub connections_waiting: Counter,
+    /// Produce requests that had to wait because a partition had its share of memory under way.
+    pub appends_held: Counter,
     /// Bytes written and not synced, which a power cut would lose; goes up and down. Looked at
     /// every 100 ms.
     pub unsynced_bytes: Counter,
@@ -94,6 +110,14 @@ impl ShardStats {
     pub fn on_request(&self, api_key: i16) {
         let index = usize::try_from(api_key).unwrap_or(usize::MAX);
         self.requests[index.min(API_KEYS_MAX - 1)].add(1);
+    }
+
+    /// Counts a round of syncs.
+    pub fn on_sync(&self, took: Duration) {
+        let fits = |bound: &u64| took <= Duration::from_micros(*bound);
+        let class = SYNC_US_BOUNDS.iter().position(fits);
+        self.sync_rounds[class.unwrap_or(SYNC_US_BOUNDS.len())].add(1);
+        self.sync_ns.add(took.as_nanos() as u64);
     }
 
     /// Requests of every kind.
@@ -118,13 +142,14 @@ impl Default for ShardStats {
             bytes_sent_splice: Counter::default(),
             bytes_sent_cold: Counter::default(),
             syncs: Counter::default(),
-            sync_rounds: Counter::default(),
+            sync_rounds: std::array::from_fn(|_| Counter::default()),
             sync_ns: Counter::default(),
             acknowledged: Counter::default(),
             connections_opened: Counter::default(),
             connections: Counter::default(),
             request_bytes: Counter::default(),
             connections_waiting: Counter::default(),
+            appends_held: Counter::default(),
             unsynced_bytes: Counter::default(),
             unsynced_ms: Counter::default(),
             partitions_offline: Counter::default(),
@@ -147,6 +172,18 @@ mod tests {
         assert_eq!(stats.requests[1].get(), 1);
         assert_eq!(stats.requests[API_KEYS_MAX - 1].get(), 4);
         assert_eq!(stats.requests_total(), 7);
+    }
+
+    #[test]
+    fn syncs_are_counted_by_their_time() {
+        let stats = ShardStats::default();
+        for took_us in [0, 125, 126, 8_192_000, 8_192_001, 60_000_000] {
+            stats.on_sync(Duration::from_micros(took_us));
+        }
+        let rounds = stats.sync_rounds.each_ref().map(Counter::get);
+        assert_eq!((rounds[0], rounds[1], rounds[16], rounds[17]), (2, 1, 1, 2));
+        assert_eq!(rounds.iter().sum::<u64>(), 6);
+        assert_eq!(stats.sync_ns.get(), 76_384_252_000);
     }
 
     #[test]

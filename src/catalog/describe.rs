@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::settings::{Change, Kind, Layers, Setting, Source, Sourced, TABLE};
 use super::{Image, RESOURCE_BROKER, RESOURCE_TOPIC, Refusal, check_topic_name};
 use crate::base::ErrorCode;
+use crate::base::limits::DESCRIBED_BYTES_MAX;
 use crate::wire::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
     DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -23,11 +24,25 @@ const RESOURCE_TYPES: [i8; 5] = [2, 4, 8, 16, 32];
 impl Image {
     /// Answers DescribeConfigs.
     pub fn describe_configs(&self, request: &DescribeConfigsRequest) -> DescribeConfigsResponse {
+        self.describe_within(request, DESCRIBED_BYTES_MAX)
+    }
+
+    /// The same; the resource with which the answer has more than `bytes_max` is the last one.
+    pub(super) fn describe_within(
+        &self,
+        request: &DescribeConfigsRequest,
+        bytes_max: usize,
+    ) -> DescribeConfigsResponse {
         let mut seen = BTreeSet::new();
+        let mut described_bytes = 0;
         let results = request.resources.iter().map(|resource| {
             // An answer is hundreds of times larger than its question: one per resource.
             let first = seen.insert((resource.resource_type, &resource.resource_name));
             let described = match first {
+                true if described_bytes > bytes_max => Err(Refusal::new(
+                    ErrorCode::InvalidRequest,
+                    "The answer is too large: describe fewer resources at a time.",
+                )),
                 true => self.describe(resource, request),
                 false => Err(Refusal::new(
                     ErrorCode::InvalidRequest,
@@ -38,6 +53,7 @@ impl Image {
                 Ok(configs) => (ErrorCode::None, Some(String::new()), configs),
                 Err(refusal) => (refusal.code, refusal.message, Vec::new()),
             };
+            described_bytes += configs.iter().map(told_bytes).sum::<usize>();
             DescribeConfigsResult {
                 error_code,
                 error_message,
@@ -192,6 +208,14 @@ impl Entry {
                 .then(|| documentation.to_owned()),
         }
     }
+}
+
+/// Bytes of all texts of a setting.
+fn told_bytes(told: &DescribeConfigsResourceResult) -> usize {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let synonyms = told.synonyms.iter();
+    let synonyms = synonyms.map(|synonym| synonym.name.len() + length(&synonym.value));
+    told.name.len() + length(&told.value) + length(&told.documentation) + synonyms.sum::<usize>()
 }
 
 fn topic_entries(layers: &Layers<'_>) -> impl Iterator<Item = Entry> {

@@ -139,7 +139,8 @@ async fn partitions(
         .collect())
 }
 
-async fn interrupted() {
+/// Resolves when the user or the system asks the process to stop.
+pub async fn interrupted() {
     let mut terminate = match signal(SignalKind::terminate()) {
         Ok(terminate) => terminate,
         // Without handlers the default action of the signals ends us as well.

@@ -1,12 +1,14 @@
 //! The command line: arguments to command, one file per command. Commands that talk to brokers are
 //! Kafka clients like any other and work against any Kafka.
 //!
-//! Exit codes: 0 done, 1 failed (one sentence on stderr says what and how to fix), 2 wrong usage.
+//! Exit codes: 0 done, 1 failed (one sentence on stderr says what and how to fix), 2 wrong usage,
+//! 3 a limit that was asked for is exceeded (`group lag --max-seconds`).
 
 mod apis;
 mod config;
 mod consume;
 mod crash_test;
+mod dlq;
 mod group;
 mod guarantees;
 mod log;
@@ -17,9 +19,11 @@ mod record_format;
 mod serve;
 mod start;
 mod stats;
+mod time;
 mod topic;
 mod tune;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,9 +51,12 @@ enum Command {
     /// Create, list, describe, alter and delete topics
     #[command(subcommand)]
     Topic(topic::Command),
-    /// List, describe and delete consumer groups
+    /// List, describe and delete consumer groups, and see how late they are
     #[command(subcommand)]
     Group(group::Command),
+    /// List, show, replay and skip dead letters
+    #[command(subcommand)]
+    Dlq(dlq::Command),
     /// Send lines to a topic as records
     Produce(produce::Produce),
     /// Print the records of a topic
@@ -105,7 +112,12 @@ impl Cluster {
 
 /// Runs the command that the process arguments ask for and gives the exit code.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    run(std::env::args_os())
+}
+
+/// Runs the command that these arguments ask for, the name of the program first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version go to stdout with 0, wrong usage to stderr with 2.
@@ -119,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args, output.writer()).map_err(Failure::from),
         Command::Topic(command) => block_on(topic::run(command, &mut output)),
         Command::Group(command) => block_on(group::run(command, &mut output)),
+        Command::Dlq(command) => block_on(dlq::run(command, &mut output)),
         Command::Produce(command) => block_on(produce::run(command)),
         Command::Consume(command) => block_on(consume::run(command, &mut output)),
         Command::Apis(command) => block_on(apis::run(command, &mut output)),

@@ -16,6 +16,8 @@ pub enum Failure {
     Usage(String),
     /// One sentence, what and how to fix: exit code 1.
     Failed(String),
+    /// The command did its work and found more than the limit that it was given: exit code 3.
+    Exceeded(String),
     /// The reader of our output went away, which is its right: exit code 0.
     OutputClosed,
 }
@@ -37,6 +39,7 @@ impl Failure {
             Self::OutputClosed => return ExitCode::SUCCESS,
             Self::Failed(message) => (message, 1),
             Self::Usage(message) => (message, 2),
+            Self::Exceeded(message) => (message, 3),
         };
         // Without a stderr there is nobody to tell; the exit code still says it.
         let _ = writeln!(io::stderr(), "forebay: {message}");
@@ -47,7 +50,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Usage(message) | Self::Failed(message) => message,
+            Self::Usage(message) | Self::Failed(message) | Self::Exceeded(message) => message,
             Self::OutputClosed => "nobody reads the output any more",
         })
     }
@@ -144,7 +147,7 @@ pub fn note(text: &str) {
 
 /// Lines of a table: every column as wide as its widest cell, numbers to the right.
 fn render<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> Vec<String> {
-    let is_number = |text: &String| text.parse::<i64>().is_ok() || text == "-";
+    let is_number = |text: &String| text.parse::<f64>().is_ok() || text == "-";
     let columns: [(usize, bool); N] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| &row[column]);
         let width = cells.clone().map(|cell| cell.chars().count()).max();

@@ -1,6 +1,7 @@
 //! `forebay serve`: runs a broker until it is told to stop.
 
 use crate::config::{Config, ServeArgs};
+use crate::io::BUFFER_BYTES;
 use crate::logging;
 use crate::server::Server;
 use nix::sys::signal::{SigSet, Signal};
@@ -23,18 +24,16 @@ pub fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Box<dyn Error>> 
     let addresses: Vec<_> = addresses.collect();
     writeln!(out, "forebay listens on {}", addresses.join(","))?;
     writeln!(out, "  data    {}", server.dir().describe())?;
-    writeln!(
-        out,
-        "  shards  {} ({})",
-        config.shards.cpus.len(),
-        config.shards.why
-    )?;
+    let shards = config.shards.cpus.len();
+    writeln!(out, "  shards  {shards} ({})", config.shards.why)?;
     let mib = |bytes: u64| bytes >> 20;
     writeln!(
         out,
-        "  memory  {} MiB, {} MiB of it for requests",
+        "  memory  {} MiB: {} for requests, {} for groups, {} for reads from disk",
         mib(config.memory.bytes),
-        mib(config.memory.request_bytes)
+        mib(config.memory.request_bytes),
+        mib(config.memory.group_bytes),
+        mib((shards * config.memory.read_buffers(shards) * BUFFER_BYTES) as u64)
     )?;
     writeln!(out, "  io      {}", server.backend())?;
     if let Some(address) = server.admin_address() {

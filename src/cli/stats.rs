@@ -163,8 +163,9 @@ fn full_disk(series: &Series) -> Option<String> {
     })
 }
 
-/// The columns. Rates are per second; busy and spin are shares of one CPU; MB are sent by path.
-const HEADER: [&str; 20] = [
+/// The columns. Rates are per second; busy and spin are shares of one CPU; MB are sent by path; the
+/// time of syncs is told by upper bounds, each twice the one below.
+const HEADER: [&str; 23] = [
     "shard",
     "turns/s",
     "done/turn",
@@ -182,7 +183,10 @@ const HEADER: [&str; 20] = [
     "acks/sync",
     "connections",
     "unsynced-KB",
-    "sync-ms",
+    "unsynced-ms",
+    "sync-p50-ms",
+    "sync-p99-ms",
+    "sync-max-ms",
     "offline",
     "stalled",
 ];
@@ -215,9 +219,51 @@ impl Change<'_> {
         (self.sum(self.after, &name, labels) - before).max(0.0)
     }
 
+    /// The largest value of a gauge.
+    fn most(&self, name: &str) -> f64 {
+        let of_shard = |shard: &u32| self.after.get(&format!("{name}{{shard=\"{shard}\"}}"));
+        let values = self.shards.iter().filter_map(of_shard);
+        values.copied().fold(0.0, f64::max)
+    }
+
+    /// Upper bounds of a histogram, ascending, with how much was counted up to each.
+    fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
+        let start = format!("{name}_bucket{{le=\"");
+        let from = self.after.range(start.clone()..);
+        let of_metric = from.take_while(|(name, _)| name.starts_with(&start));
+        let mut bounds: Vec<(f64, f64)> = Vec::new();
+        for (series, after) in of_metric {
+            let Some((bound, labels)) = series[start.len()..].split_once('"') else {
+                continue;
+            };
+            let is_asked = |shard: &u32| labels.contains(&format!("shard=\"{shard}\""));
+            let Ok(bound) = bound.replace('+', "").parse::<f64>() else {
+                continue;
+            };
+            if self.shards.iter().any(is_asked) {
+                let count = after - self.before.get(series).copied().unwrap_or_default();
+                match bounds.iter_mut().find(|(known, _)| *known == bound) {
+                    Some((_, sum)) => *sum += count,
+                    None => bounds.push((bound, count)),
+                }
+            }
+        }
+        bounds.sort_by(|one, other| one.0.total_cmp(&other.0));
+        bounds
+    }
+
     fn rate(&self, name: &str, labels: &str) -> f64 {
         self.growth(name, labels) / self.seconds
     }
+}
+
+/// The bound that this share of what was counted stays below; zero if nothing was.
+fn quantile(buckets: &[(f64, f64)], share: f64) -> f64 {
+    let total = buckets.last().map_or(0.0, |(_, count)| *count);
+    let reached = buckets
+        .iter()
+        .find(|(_, count)| *count > 0.0 && *count >= share * total);
+    reached.map_or(0.0, |(bound, _)| *bound)
 }
 
 fn row(name: String, change: &Change<'_>) -> [String; HEADER.len()] {
@@ -234,9 +280,8 @@ fn row(name: String, change: &Change<'_>) -> [String; HEADER.len()] {
     let spin = change.rate("forebay_shard_spin_seconds", "");
     let cpu = change.rate("forebay_shard_cpu_seconds", "");
     let now = |name| change.sum(change.after, name, "");
-    let rounds = change.growth("forebay_sync_rounds", "").max(1.0);
-    let per_sync_ms = 1e3 * change.growth("forebay_sync_seconds", "") / rounds;
-    let per_sync_ms = format!("{per_sync_ms:.1}");
+    let syncs = change.buckets("forebay_sync_seconds");
+    let sync_ms = |share| format!("{:.3}", 1e3 * quantile(&syncs, share));
     [
         name,
         rate("forebay_shard_turns", ""),
@@ -255,7 +300,10 @@ fn row(name: String, change: &Change<'_>) -> [String; HEADER.len()] {
         per("forebay_acknowledged", "forebay_syncs"),
         format!("{:.0}", now("forebay_connections")),
         format!("{:.0}", now("forebay_unsynced_bytes") / 1e3),
-        per_sync_ms,
+        format!("{:.0}", change.most("forebay_unsynced_age_ms")),
+        sync_ms(0.5),
+        sync_ms(0.99),
+        sync_ms(1.0),
         format!("{:.0}", now("forebay_offline_partitions")),
         format!("{:.0}", now("forebay_stalled_partitions")),
     ]
@@ -293,8 +341,14 @@ mod tests {
             forebay_requests_total{shard=\"0\",api=\"Produce\"} 25\n\
             forebay_requests_total{shard=\"0\",api=\"Fetch\"} 6\n\
             forebay_sent_bytes_total{shard=\"0\",path=\"sendfile\"} 4000000\n\
-            forebay_sync_rounds_total{shard=\"0\"} 4\n\
-            forebay_sync_seconds_total{shard=\"0\"} 0.01\n\
+            forebay_sync_seconds_bucket{le=\"0.001\",shard=\"0\"} 98\n\
+            forebay_sync_seconds_bucket{le=\"0.032\",shard=\"0\"} 100\n\
+            forebay_sync_seconds_bucket{le=\"1.024\",shard=\"0\"} 101\n\
+            forebay_sync_seconds_bucket{le=\"+Inf\",shard=\"0\"} 101\n\
+            forebay_sync_seconds_bucket{le=\"1.024\",shard=\"1\"} 0\n\
+            forebay_sync_seconds_bucket{le=\"+Inf\",shard=\"1\"} 1\n\
+            forebay_unsynced_age_ms{shard=\"0\"} 30\n\
+            forebay_unsynced_age_ms{shard=\"1\"} 40\n\
             forebay_offline_partitions{shard=\"0\"} 1\n\
             forebay_offline_partitions{shard=\"1\"} 2\n\
             forebay_connections{shard=\"0\"} 3\n\
@@ -315,8 +369,14 @@ mod tests {
             (0, "req/s", "10"),
             (0, "sendfile-MB/s", "2.0"),
             (0, "copy-MB/s", "0.0"),
-            (0, "sync-ms", "2.5"),
-            (1, "sync-ms", "0.0"),
+            (0, "sync-p50-ms", "1.000"),
+            (0, "sync-p99-ms", "32.000"),
+            (0, "sync-max-ms", "1024.000"),
+            (1, "sync-max-ms", "inf"),
+            (2, "sync-p50-ms", "1.000"),
+            (2, "sync-max-ms", "inf"),
+            (0, "unsynced-ms", "30"),
+            (2, "unsynced-ms", "40"),
             (2, "offline", "3"),
             (1, "turns/s", "10"),
             (1, "connections", "4"),

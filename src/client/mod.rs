@@ -12,7 +12,10 @@
 mod clock;
 mod connection;
 pub mod consumer;
+pub mod dead_letter;
 mod error;
+mod first_record;
+pub mod lag;
 mod list_offsets;
 mod metadata;
 pub mod producer;

@@ -62,7 +62,7 @@ impl Received {
     /// A reply that carries `response`.
     pub fn answer<M: Message>(&self, response: &M) -> Reply {
         let (key, version) = (self.header.api_key, self.header.api_version);
-        let frame = encode_response(self.header.correlation_id, key, version, response);
+        let frame = encode_response(self.header.correlation_id, key, version, response).unwrap();
         Reply::Answer(frame.bytes.freeze())
     }
 }

@@ -1,10 +1,12 @@
 //! How much memory the broker may take: `--memory`, or a part of what machine and cgroup have, and
 //! how it is shared out. The page cache is the kernel's and does not count.
 //!
-//! Half is for requests under way, a quarter bounds the number of connections, the rest is for what
-//! does not grow with load: partitions, groups, buffers of the io layer, gaps of the allocator.
+//! Half is for requests under way, a quarter bounds the number of connections, at most an eighth is
+//! for reads of what is not in the page cache, a sixteenth for what groups say about themselves.
+//! The rest is for what does not grow with load: partitions, the io layer, gaps of the allocator.
 
 use super::cores::groups_below;
+use crate::io::BUFFER_BYTES;
 use std::path::Path;
 
 /// Bytes that an idle connection takes at most.
@@ -12,6 +14,10 @@ const CONNECTION_BYTES: u64 = 8 * 1024;
 
 /// Least memory of a shard: a batch of 1 MiB fits with others beside it.
 const SHARD_BYTES_MIN: u64 = 8 * MIB;
+
+/// Most buffers of one shard for reads of what is not in the page cache: a disk gives no more by
+/// more of them.
+const READ_BUFFERS_MAX: u64 = 64;
 
 /// The least that a default may be, on the smallest of machines.
 const DEFAULT_MIN: u64 = 64 * MIB;
@@ -27,6 +33,8 @@ pub struct Memory {
     pub request_bytes: u64,
     /// Connections that it has room for.
     pub connections: usize,
+    /// For what members of groups say about themselves and commit, all shards together.
+    pub group_bytes: u64,
 }
 
 impl Memory {
@@ -36,7 +44,15 @@ impl Memory {
             bytes,
             request_bytes: request_bytes.unwrap_or(bytes / 2),
             connections: usize::try_from(bytes / 4 / CONNECTION_BYTES).unwrap_or(usize::MAX),
+            group_bytes: bytes / 16,
         }
+    }
+
+    /// Buffers of [`BUFFER_BYTES`] that each of so many shards has for reads of what is not in the
+    /// page cache.
+    pub fn read_buffers(&self, shards: usize) -> usize {
+        let room = self.bytes / 8 / shards.max(1) as u64 / BUFFER_BYTES as u64;
+        room.clamp(1, READ_BUFFERS_MAX) as usize
     }
 
     /// True if so many shards can work with it.
@@ -113,6 +129,9 @@ mod tests {
     fn memory_is_shared_out() {
         let memory = Memory::new(128 * MIB, None);
         assert_eq!((memory.request_bytes, memory.connections), (64 * MIB, 4096));
+        assert_eq!(memory.group_bytes, 8 * MIB);
+        assert_eq!((memory.read_buffers(1), memory.read_buffers(16)), (63, 3));
+        assert_eq!(Memory::new(1 << 40, None).read_buffers(2), 64);
         assert!(memory.suffices(16) && !memory.suffices(17));
         assert_eq!(Memory::new(128 * MIB, Some(7)).request_bytes, 7);
     }

@@ -15,7 +15,10 @@ impl Coordinator {
         self.assert_replayed();
         let mut parked: BTreeMap<Token, &str> = BTreeMap::new();
         let mut deadlines: BTreeSet<(Mono, &str)> = BTreeSet::new();
+        let mut size_bytes = 0;
         for (group_id, group) in &self.groups {
+            assert_eq!(group.size, group.counted(), "{group_id} is counted");
+            size_bytes += group.size.sum();
             group.check(self.expiry_at.is_some());
             deadlines.extend(group.timers.next().map(|at| (at, group_id.as_str())));
             let waiters = group.members.values().flat_map(|m| [&m.joined, &m.synced]);
@@ -26,6 +29,7 @@ impl Coordinator {
                 }
             }
         }
+        assert_eq!(self.size_bytes, size_bytes, "the sum is that of the groups");
         let indexed = self.deadlines.iter().map(|(at, id)| (*at, id.as_str()));
         assert!(indexed.eq(deadlines), "deadlines are those of the groups");
         let indexed = self.parked.iter().map(|(token, id)| (*token, id.as_str()));

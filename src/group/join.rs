@@ -48,6 +48,8 @@ impl Coordinator {
             error
         } else if is_new_group && let Err(error) = self.check_new_group(&request.group_id) {
             error
+        } else if self.lacks_room_for_member(caller.client_id, &request) {
+            ErrorCode::PolicyViolation
         } else {
             ErrorCode::None
         };
@@ -64,7 +66,7 @@ impl Coordinator {
         }
         let group_id = std::mem::take(&mut request.group_id);
         if is_new_group {
-            self.groups.insert(group_id.clone(), Group::new());
+            self.group_or_new(&group_id);
         }
         self.on_group(now, &group_id, out, |group, turn| {
             group.join(turn, caller, request);
@@ -72,6 +74,7 @@ impl Coordinator {
                 turn.push_record(birth(turn.group_id, now));
             }
         });
+        self.count_members(&group_id);
     }
 }
 

@@ -38,6 +38,7 @@ impl Coordinator {
                 group.leave(turn, &leaving)
             });
             let errors = errors.unwrap_or_else(|| vec![ErrorCode::UnknownMemberId; leaving.len()]);
+            self.count_members(&request.group_id);
             response.members = answers(leaving, errors);
         }
         if caller.api_version < LIST_FROM {

@@ -29,6 +29,7 @@ mod leave;
 mod offsets;
 mod rebalance;
 mod records;
+mod size;
 mod state;
 mod sync;
 mod timers;
@@ -220,6 +221,10 @@ pub struct Coordinator {
     parked: BTreeMap<Token, String>,
     /// Records given out and not replayed yet.
     unreplayed: usize,
+    /// What the groups take; see `size`.
+    size_bytes: usize,
+    /// What they may take more.
+    room_bytes: usize,
 }
 
 impl Coordinator {
@@ -233,6 +238,8 @@ impl Coordinator {
             expiry_at: None,
             parked: BTreeMap::new(),
             unreplayed: 0,
+            size_bytes: 0,
+            room_bytes: usize::MAX,
         }
     }
 
@@ -245,23 +252,25 @@ impl Coordinator {
         self.unreplayed = self.unreplayed.saturating_sub(1);
         match records::decode(key, value)? {
             Stored::Offset(key, Some(value)) => {
-                let group = self.groups.entry(key.group).or_insert_with(Group::new);
-                let partitions = group.offsets.entry(key.topic).or_default();
-                partitions.insert(key.partition, value);
+                let group = self.group_or_new(&key.group);
+                let before = group.size.sum();
+                group.put_offset(key.topic, key.partition, value);
+                let after = group.size.sum();
+                self.size_bytes = self.size_bytes - before + after;
             }
             Stored::Offset(key, None) => {
                 if let Some(group) = self.groups.get_mut(&key.group) {
-                    group.replay_offset_tombstone(&key.topic, key.partition);
+                    let before = group.size.sum();
+                    group.remove_offset(&key.topic, key.partition);
+                    self.size_bytes = self.size_bytes - before + group.size.sum();
                 }
             }
             Stored::Group(group_id, Some(value)) => {
-                let group = self
-                    .groups
-                    .entry(group_id.clone())
-                    .or_insert_with(Group::new);
+                let group = self.group_or_new(&group_id);
                 let before = group.timers.next();
                 group.replay_metadata(value);
                 self.index_deadline(&group_id, before);
+                self.count_members(&group_id);
             }
             Stored::Group(group_id, None) => self.remove_group(group_id),
             Stored::Other => {}
@@ -277,6 +286,7 @@ impl Coordinator {
         let group_ids: Vec<String> = self.groups.keys().cloned().collect();
         for group_id in group_ids {
             self.on_group(now, &group_id, &mut out, Group::on_loaded);
+            self.count_members(&group_id);
         }
         assert!(
             out.records.is_empty(),
@@ -315,6 +325,7 @@ impl Coordinator {
             && at <= now.mono
         {
             self.on_group(now, &group_id, out, Group::on_timer);
+            self.count_members(&group_id);
         }
         if out.records.len() == records && self.expiry_at.is_some_and(|at| at <= now.mono) {
             self.expiry_at = Some(self.next_expiry(now));
@@ -333,6 +344,15 @@ impl Coordinator {
                 waiter.0 = None;
             }
         }
+    }
+
+    fn group_or_new(&mut self, group_id: &str) -> &mut Group {
+        let size_bytes = &mut self.size_bytes;
+        self.groups.entry(group_id.to_owned()).or_insert_with(|| {
+            let group = Group::new();
+            *size_bytes += group.size.sum();
+            group
+        })
     }
 
     /// Calls into a group, if there is one, and keeps the books: deadlines and records given out.
@@ -398,12 +418,15 @@ impl Coordinator {
         let Some(group) = self.groups.remove(&group_id) else {
             return;
         };
+        self.size_bytes -= group.size.sum();
         self.index_deadline(&group_id, group.timers.next());
         if !group.offsets.is_empty() {
-            let simple = Group {
+            let mut simple = Group {
                 offsets: group.offsets,
                 ..Group::new()
             };
+            simple.size = simple.counted();
+            self.size_bytes += simple.size.sum();
             self.groups.insert(group_id, simple);
         }
     }

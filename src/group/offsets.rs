@@ -30,6 +30,9 @@ use crate::wire::records::consumer_protocol::ConsumerProtocolSubscription;
 use crate::wire::records::offset_commit::OffsetCommitValue;
 use crate::wire::{Malformed, Message, Reader};
 
+/// Topics of a group that are remembered one by one; with more it counts as reading every topic.
+const SUBSCRIBED_TOPICS_MAX: usize = 50_000;
+
 /// First version that may say `GROUP_ID_NOT_FOUND` (KIP-848).
 const GROUP_ID_NOT_FOUND_FROM: i16 = 9;
 
@@ -55,6 +58,10 @@ impl Coordinator {
                 validate_commit_to_unknown(&request, caller.api_version)?;
                 self.check_new_group(&request.group_id)
             });
+        let valid = match valid {
+            Ok(()) if self.lacks_room_for_offsets(&request) => Err(ErrorCode::PolicyViolation),
+            valid => valid,
+        };
         let response = match valid {
             Ok(()) => self.commit(now, request, out),
             Err(error) => commit_response(request, |_, _| error),
@@ -315,6 +322,9 @@ impl Group {
         for member in self.members.values() {
             let protocol = self.protocol.as_deref()?;
             topics.extend(subscribed_topics(member.metadata(protocol)).ok()?);
+            if topics.len() > SUBSCRIBED_TOPICS_MAX {
+                return None;
+            }
         }
         Some(topics)
     }

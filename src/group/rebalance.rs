@@ -11,6 +11,10 @@ use crate::base::ErrorCode;
 use crate::base::marks::{self, Mark};
 use crate::wire::messages::join_group::{JoinGroupResponse, JoinGroupResponseMember};
 
+/// A round to which nobody came lasts at least so long when it is repeated: its members may have
+/// asked for a rebalance timeout of 0, and would keep the shard in rounds without end.
+const EMPTY_ROUND_MS_MIN: i64 = 1_000;
+
 /// Tells a member about the current generation; the leader also hears of all members.
 pub(super) fn generation_response(group: &Group, member_id: &str) -> JoinGroupResponse {
     let protocol = group.protocol.as_deref().unwrap_or_default();
@@ -145,7 +149,8 @@ impl Group {
         }
         if !self.elect_leader() {
             // Static members only, and none came: they get another round's time.
-            let at = turn.deadline(self.rebalance_timeout_ms());
+            let round_ms = self.rebalance_timeout_ms().max(EMPTY_ROUND_MS_MIN);
+            let at = turn.deadline(round_ms);
             return self.timers.set(Timer::Join, at);
         }
         self.generation = self.next_generation();

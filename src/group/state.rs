@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use super::size::Size;
 use super::timers::{Timer, Timers};
 use super::turn::{Turn, Waiter};
 use crate::base::ErrorCode;
@@ -185,6 +186,8 @@ pub(super) struct Group {
     /// Topics that consumers of the last generation read, where known.
     pub(super) subscribed: Option<BTreeSet<String>>,
     pub(super) timers: Timers,
+    /// What it takes in memory.
+    pub(super) size: Size,
 }
 
 impl Group {
@@ -202,6 +205,7 @@ impl Group {
             pending_sync: BTreeSet::new(),
             subscribed: None,
             timers: Timers::default(),
+            size: Size::default(),
         }
     }
 
@@ -420,16 +424,6 @@ impl Group {
         self.timers.cancel(&Timer::Join);
         if self.pending_sync.is_empty() {
             self.timers.cancel(&Timer::Sync);
-        }
-    }
-
-    /// Applies a tombstone of a position.
-    pub(super) fn replay_offset_tombstone(&mut self, topic: &str, partition: i32) {
-        if let Some(partitions) = self.offsets.get_mut(topic) {
-            partitions.remove(&partition);
-            if partitions.is_empty() {
-                self.offsets.remove(topic);
-            }
         }
     }
 }

@@ -38,6 +38,8 @@ impl Coordinator {
             ErrorCode::InvalidGroupId
         } else if assignment_bytes(&request) > GROUP_METADATA_BYTES_MAX {
             ErrorCode::MessageTooLarge
+        } else if self.lacks_room_for_assignments(&request.group_id, &request.assignments) {
+            ErrorCode::PolicyViolation
         } else {
             ErrorCode::None
         };

@@ -6,6 +6,7 @@
 //! goes through the cache; then the kernel is told not to read ahead, because it would allocate
 //! those pages (megabytes, often) on the thread that asks.
 
+use super::buffers::Ticket;
 use super::files::descriptor;
 use crate::base::dir::{Extent, File, FileKind};
 use nix::errno::Errno;
@@ -30,6 +31,9 @@ const COLD_END_BYTES: u64 = 8 * 1024;
 /// What reads past the page cache begin and end with, in the file and in memory: enough for every
 /// device.
 const ALIGNMENT: u64 = 4096;
+
+/// Memory of one buffer.
+pub const BUFFER_BYTES: usize = LOAD_BYTES_MAX + ALIGNMENT as usize;
 
 /// What fetches the next bytes of an extent.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub(super) enum Target {
 pub(super) struct Buffer {
     memory: Vec<u8>,
     ready: Range<usize>,
+    _ticket: Ticket,
 }
 
 /// A pipe between a file and a socket.
@@ -68,6 +73,7 @@ pub(super) struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
     held: u64,
+    _ticket: Ticket,
 }
 
 /// A second handle to a file, for reads past the page cache; the file itself where there is none.
@@ -176,10 +182,11 @@ impl Target {
 }
 
 impl Buffer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(ticket: Ticket) -> Self {
         Self {
-            memory: vec![0; LOAD_BYTES_MAX + ALIGNMENT as usize],
+            memory: vec![0; BUFFER_BYTES],
             ready: 0..0,
+            _ticket: ticket,
         }
     }
 
@@ -196,7 +203,7 @@ impl Buffer {
 }
 
 impl Pipe {
-    pub(super) fn new() -> nix::Result<Self> {
+    pub(super) fn new(ticket: Ticket) -> nix::Result<Self> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         // Less room only means more turns.
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(LOAD_BYTES_MAX as i32));
@@ -204,6 +211,7 @@ impl Pipe {
             reader,
             writer,
             held: 0,
+            _ticket: ticket,
         })
     }
 
@@ -216,6 +224,8 @@ impl Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::FetchPath;
+    use crate::io::buffers::Buffers;
 
     fn extent(position: u64, length: u64) -> Extent {
         let file = File::new(FileKind::Os(tempfile::tempfile().unwrap().into()));
@@ -229,7 +239,7 @@ mod tests {
     /// Where the load of an extent reads, and what of the file it wants.
     fn window(position: u64, length: u64) -> (u64, usize, Range<u64>) {
         let extent = extent(position, length);
-        let target = Target::Buffer(Buffer::new());
+        let target = Buffers::new(1).target(FetchPath::Auto).unwrap().unwrap();
         let load = Load::past_the_cache(&extent, &extent.file, target);
         let wanted = load.wanted.start as u64..load.wanted.end as u64;
         let wanted = load.position + wanted.start..load.position + wanted.end;
@@ -256,7 +266,7 @@ mod tests {
     fn a_read_that_ends_before_what_is_wanted_brings_nothing() {
         let load = |count| {
             let extent = extent(5_000, 1 << 20);
-            let target = Target::Buffer(Buffer::new());
+            let target = Buffers::new(1).target(FetchPath::Auto).unwrap().unwrap();
             let load = Load::past_the_cache(&extent, &extent.file, target);
             load.end(count).map(|target| target.held())
         };

@@ -8,6 +8,7 @@
 //! on the page cache and returns at once.
 
 pub mod backend;
+mod buffers;
 mod cached;
 pub mod clock;
 pub mod files;
@@ -27,6 +28,7 @@ pub use crate::base::dir::Extent;
 use crate::base::dir::{Dir, File};
 use crate::base::{Few, Mono, Now, Space};
 use bytes::{Bytes, BytesMut};
+pub use loading::BUFFER_BYTES;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

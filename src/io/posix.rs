@@ -5,8 +5,9 @@
 //! Invariant: a pending operation is either in `runnable`, or its socket is known to be not ready
 //! and epoll will tell when that changes.
 
+use super::buffers::Buffers;
 use super::files::{self, DataDir};
-use super::loading::Load;
+use super::loading::{Load, Target};
 use super::pace::Pace;
 use super::sending::{Progress, SEND_TURN_BYTES_MAX, Sending};
 use super::sockets::{self, Acceptor, AfterAccept, Listener};
@@ -47,6 +48,10 @@ pub struct Posix {
     acceptable: bool,
     bell: Bell,
     worker: Worker,
+    /// The memory of loads.
+    buffers: Buffers,
+    /// Sends that wait for some of it, by connection.
+    starved: VecDeque<(usize, Weak<SocketKind>)>,
     data_dir: DataDir,
     pace: Pace,
 }
@@ -59,7 +64,7 @@ struct Connection {
     writable: bool,
     receive: Option<(Token, Socket, BytesMut)>,
     send: Option<(Token, Socket, Sending)>,
-    /// The worker fetches what the send lacks.
+    /// The worker fetches what the send lacks, or it waits for memory to fetch it to.
     loading: bool,
 }
 
@@ -71,6 +76,8 @@ enum Sent {
     Completed(Completion),
     /// To where the page cache has nothing.
     Lacks(Load),
+    /// The same, and there is no memory for it.
+    Starves,
 }
 
 #[derive(Clone, Copy)]
@@ -80,8 +87,14 @@ enum Direction {
 }
 
 impl Posix {
-    /// Makes the back end, with the socket to accept from, if this shard accepts.
-    pub fn new(data_dir: DataDir, listener: Option<Listener>, pace: Pace) -> io::Result<Self> {
+    /// Makes the back end, with the socket to accept from, if this shard accepts, and so many
+    /// buffers of [`super::BUFFER_BYTES`] for data that is not in the page cache.
+    pub fn new(
+        data_dir: DataDir,
+        listener: Option<Listener>,
+        pace: Pace,
+        buffers_max: usize,
+    ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let eventfd = EventFd::from_flags(flags)?;
@@ -103,6 +116,8 @@ impl Posix {
             accepts: VecDeque::new(),
             acceptable: true,
             worker: Worker::start(bell.clone())?,
+            buffers: Buffers::new(buffers_max),
+            starved: VecDeque::new(),
             bell,
             data_dir,
             pace,
@@ -232,21 +247,51 @@ impl Posix {
             };
             match direction {
                 Direction::Receive => completions.extend(connection.run_receive()),
-                Direction::Send => match connection.run_send(&self.pace.stats) {
+                Direction::Send => match connection.run_send(&mut self.buffers, &self.pace.stats) {
                     Sent::Completed(completion) => completions.push(completion),
                     Sent::Lacks(load) => {
                         let identity = connection.identity.clone();
                         self.pace.worker_began();
                         self.worker.submit(Job::Load(index, identity, load));
                     }
+                    Sent::Starves => {
+                        let identity = connection.identity.clone();
+                        // Who waits for its peer gives way. If others are starved already, it has.
+                        if self.starved.is_empty() {
+                            self.unload_blocked();
+                        }
+                        self.starved.push_back((index, identity));
+                    }
                     Sent::Waits => {
                         if connection.writable && !connection.loading {
                             self.runnable.push_back((index, Direction::Send));
+                        } else if !self.starved.is_empty() {
+                            self.buffers.keep(connection.unload());
                         }
                     }
                 },
             }
         }
+    }
+
+    /// Lets sends go on that wait for memory, as far as there is some.
+    fn feed_starved(&mut self) {
+        let room = self.buffers.room().min(self.starved.len());
+        for (index, identity) in self.starved.drain(..room) {
+            let connection = self.connections.get_mut(index).and_then(Option::as_mut);
+            if let Some(connection) = connection.filter(|c| c.identity.ptr_eq(&identity)) {
+                connection.loading = false;
+                self.runnable.push_back((index, Direction::Send));
+            }
+        }
+    }
+
+    /// Takes the memory of one send that waits for room in its socket.
+    fn unload_blocked(&mut self) {
+        let connections = self.connections.iter_mut().flatten();
+        let mut blocked = connections.filter(|connection| !connection.writable);
+        let unloaded = blocked.find_map(Connection::unload);
+        self.buffers.keep(unloaded);
     }
 
     /// Takes what the worker has done.
@@ -348,7 +393,7 @@ impl Connection {
     }
 
     /// Sends this turn's share.
-    fn run_send(&mut self, stats: &ShardStats) -> Sent {
+    fn run_send(&mut self, buffers: &mut Buffers, stats: &ShardStats) -> Sent {
         if self.loading {
             return Sent::Waits;
         }
@@ -356,12 +401,15 @@ impl Connection {
             return Sent::Waits;
         };
         let result = match sending.push(&socket, SEND_TURN_BYTES_MAX, stats) {
-            Ok(Progress::Done) => Ok(()),
-            Ok(Progress::Cold) => match sending.load(None) {
+            Ok(Progress::Done) => {
+                buffers.keep(sending.unload());
+                Ok(())
+            }
+            Ok(Progress::Cold) => match sending.load(buffers) {
                 Ok(load) => {
                     self.loading = true;
                     self.send = Some((token, socket, sending));
-                    return Sent::Lacks(load);
+                    return load.map_or(Sent::Starves, Sent::Lacks);
                 }
                 Err(error) => Err(error),
             },
@@ -376,6 +424,12 @@ impl Connection {
             token,
             outcome: Outcome::Sent(result),
         })
+    }
+
+    /// Gives up what was fetched and not sent.
+    fn unload(&mut self) -> Option<Target> {
+        let (_, _, sending) = self.send.as_mut()?;
+        sending.unload()
     }
 
     /// What the send lacked is here, or cannot be had.
@@ -431,6 +485,7 @@ impl Io for Posix {
     ) -> io::Result<()> {
         let held = completions.len();
         loop {
+            self.feed_starved();
             let mut timeout = self.timeout(deadline);
             if timeout != Some(Duration::ZERO) && self.pace.spins() {
                 timeout = Some(Duration::ZERO);

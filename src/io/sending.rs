@@ -13,7 +13,8 @@
 //! as long as a page that was found in the cache is still there when it is sent.
 //! This file decides what comes next; carrying out a [`Load`] is the back end's part.
 
-use super::loading::{Buffer, Load, Pipe, Target, past_the_cache};
+use super::buffers::Buffers;
+use super::loading::{Load, Target, past_the_cache};
 use super::sockets::descriptor;
 use super::{Chunk, FetchPath, Socket, cached, files};
 use crate::base::dir::File;
@@ -170,22 +171,24 @@ impl Sending {
         Ok(Progress::Done)
     }
 
-    /// What is to be fetched after [`Progress::Cold`]; `spare` is memory left over from others.
-    pub(super) fn load(&mut self, spare: Option<Buffer>) -> io::Result<Load> {
+    /// What is to be fetched after [`Progress::Cold`]; `None` while there is no memory for it.
+    pub(super) fn load(&mut self, buffers: &mut Buffers) -> io::Result<Option<Load>> {
         let Some(Chunk::Extent(extent)) = self.chunks.last() else {
             unreachable!("only an extent is cold");
         };
-        let target = match (self.path, self.loaded.take()) {
-            (_, Some(target)) => target,
-            (FetchPath::Splice, None) => Target::Pipe(Pipe::new()?),
-            (_, None) => Target::Buffer(spare.unwrap_or_else(Buffer::new)),
+        let target = match self.loaded.take() {
+            Some(target) => Some(target),
+            None => buffers.target(self.path)?,
+        };
+        let Some(target) = target else {
+            return Ok(None);
         };
         if self.path != FetchPath::Auto {
-            return Ok(Load::through_the_cache(extent, target));
+            return Ok(Some(Load::through_the_cache(extent, target)));
         }
         let file = &extent.file;
         let file = self.cold.get_or_insert_with(|| past_the_cache(file));
-        Ok(Load::past_the_cache(extent, file, target))
+        Ok(Some(Load::past_the_cache(extent, file, target)))
     }
 
     /// A load is done; it read `count` bytes (0 at the end of the file).
@@ -204,12 +207,9 @@ impl Sending {
         Ok(())
     }
 
-    /// The memory of loads, when the send is over.
-    pub(super) fn into_spare(self) -> Option<Buffer> {
-        match self.loaded {
-            Some(Target::Buffer(buffer)) => Some(buffer),
-            Some(Target::Pipe(_)) | None => None,
-        }
+    /// Gives up what was fetched and not sent: it is fetched again when the socket has room.
+    pub(super) fn unload(&mut self) -> Option<Target> {
+        self.loaded.take()
     }
 
     /// True if the next bytes are not here yet. With `auto` that is asked of the page cache, for a
@@ -394,7 +394,7 @@ mod tests {
                 Progress::Done => break,
                 Progress::Share | Progress::Blocked => std::thread::yield_now(),
                 Progress::Cold => {
-                    let mut load = sending.load(None).unwrap();
+                    let mut load = sending.load(&mut Buffers::new(1)).unwrap().unwrap();
                     let count = load.run().unwrap();
                     sending.on_loaded(load, count, stats).unwrap();
                 }
@@ -469,7 +469,7 @@ mod tests {
             let mut sending = Sending::new(Few::from([Chunk::Extent(extent.clone())]), path);
             let error = match sending.push(&socket, 9, &stats) {
                 Ok(Progress::Cold) => {
-                    let mut load = sending.load(None).unwrap();
+                    let mut load = sending.load(&mut Buffers::new(1)).unwrap().unwrap();
                     let count = load.run().unwrap();
                     sending.on_loaded(load, count, &stats).unwrap_err()
                 }

@@ -44,6 +44,11 @@ impl<T> Slab<T> {
         }
     }
 
+    /// All that is in it.
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
+    }
+
     pub(super) fn remove(&mut self, key: u64) -> Option<T> {
         let slot = self.slots.get_mut(index(key))?;
         if slot.generation != generation(key) {

@@ -93,7 +93,7 @@ impl Log {
             Origin::Client { durable } => durable,
             Origin::Coordinator => true,
         };
-        if durable && !self.config.write_caching {
+        if self.is_behind() || durable && !self.config.write_caching {
             let start = self.end();
             self.marks.on_awaited(start, header.next_offset());
         }
@@ -262,12 +262,7 @@ impl Log {
 
     /// Where the next batch goes.
     pub(super) fn end(&self) -> Place {
-        let active = self.active();
-        Place {
-            offset: active.offset_end,
-            base_offset: active.base_offset,
-            position: active.size_bytes,
-        }
+        self.active().end()
     }
 
     /// Carries out a queued roll: index files of the segment that ends, the producers' snapshot,
@@ -371,7 +366,13 @@ impl Log {
             },
             log_start_offset: self.log_start_offset(),
             duplicate,
+            held: self.is_behind(),
         }
+    }
+
+    /// True if so much is written and not synced that every batch waits for its sync.
+    fn is_behind(&self) -> bool {
+        self.unsynced_bytes() >= self.config.unsynced_bytes_max
     }
 }
 

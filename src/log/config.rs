@@ -42,6 +42,8 @@ pub struct Config {
     pub producer_ids_max: usize,
     /// `write.caching` (Redpanda's name): acks=all counts as durable once written.
     pub write_caching: bool,
+    /// `max.unsynced.bytes.per.partition`: with so much unsynced every batch waits for its sync.
+    pub unsynced_bytes_max: u64,
 }
 
 impl Default for Config {
@@ -63,6 +65,7 @@ impl Default for Config {
             producer_id_expiration_ms: 86_400_000,
             producer_ids_max: 10_000,
             write_caching: false,
+            unsynced_bytes_max: 512 << 20,
         }
     }
 }

@@ -102,6 +102,9 @@ pub struct Appended {
     pub log_start_offset: Offset,
     /// One of the producer's last five batches, sent again; the offsets are the original ones.
     pub duplicate: bool,
+    /// The disk does not keep up (`max.unsynced.bytes.per.partition`): with any acks the batch is
+    /// to be answered when the high watermark reaches its end, which is when it is durable.
+    pub held: bool,
 }
 
 /// One round of syncing, to be reported by [`Log::on_synced`].

@@ -51,7 +51,7 @@ use super::files::{
 };
 use super::inspect::{Replay, Scan, inspect_closed, load_active, replay_segment, scan_segment};
 use super::segment::Segment;
-use super::watermarks::{Place, Watermarks};
+use super::watermarks::Watermarks;
 use super::{
     CHECKPOINT_BYTES, Checkpoint, Config, Epochs, Log, OpenError, Opening, Presence, Producers,
     Report, snapshot,
@@ -129,11 +129,7 @@ impl Log {
         report.segments += segments.len() as u64;
         report.bytes_scanned += bytes_scanned;
         let active = segments.back().expect("recovery leaves an active segment");
-        let end = Place {
-            offset: active.offset_end,
-            base_offset: active.base_offset,
-            position: active.size_bytes,
-        };
+        let end = active.end();
         let segments_behind = segments.iter().filter(|it| it.offset_end > recovery_point);
         let lag_bytes = segments_behind.map(|segment| segment.size_bytes).sum();
         let mut log = Log {

@@ -7,6 +7,7 @@ use super::files::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, file_name};
 use super::index::{
     FileIndex, Index, MemoryIndex, OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES,
 };
+use super::watermarks::Place;
 use crate::base::dir::Dir;
 use crate::base::{Now, Offset, WallMs};
 use crate::batch::{Header, NO_TIMESTAMP};
@@ -66,6 +67,15 @@ impl Segment {
             max_timestamp_offset: base_offset,
             created_ms: now_ms,
             written_ms: now_ms,
+        }
+    }
+
+    /// Where its next batch goes.
+    pub fn end(&self) -> Place {
+        Place {
+            offset: self.offset_end,
+            base_offset: self.base_offset,
+            position: self.size_bytes,
         }
     }
 

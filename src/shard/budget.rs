@@ -91,6 +91,11 @@ impl Budget {
         self.bytes_max / 8
     }
 
+    /// With so much of it under way in one partition, further requests to append there wait.
+    pub fn partition_bytes_max(&self) -> usize {
+        self.bytes_max / 4
+    }
+
     /// True if more is held than may be: replies cannot be known before they are made.
     pub fn is_spent(&self) -> bool {
         self.used > self.bytes_max

@@ -1,6 +1,7 @@
 //! Requests under way on their front: what they wait for and whose they are.
 
-use crate::api::job::{Answer, Return};
+use super::appending::Batches;
+use crate::api::job::{Answer, Jobs, Return};
 use crate::api::{Facts, Flow};
 use crate::base::ConnectionId;
 use crate::base::time::Mono;
@@ -10,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Call {
     connection: ConnectionId,
     facts: Facts,
+    /// What it appends.
+    batches: Batches,
     state: CallState,
 }
 
@@ -17,6 +20,8 @@ struct Call {
 enum CallState {
     /// Begun, and not yet known to wait.
     Running,
+    /// Not asked yet: a partition has its share of appends under way.
+    Held { jobs: Jobs, flow: Flow },
     /// Answers are missing.
     Gathering { flow: Flow, missing: usize },
     /// Waits for a wake-up or a time.
@@ -36,6 +41,7 @@ impl Calls {
         let call = Call {
             connection,
             facts,
+            batches: Batches::new(),
             state: CallState::Running,
         };
         let earlier = self.calls.insert(call.facts.call, call);
@@ -47,6 +53,39 @@ impl Calls {
         if let Some(call) = self.calls.get_mut(&call) {
             call.state = CallState::Gathering { flow, missing };
         }
+    }
+
+    /// It waits before anything of it is asked.
+    pub fn hold(&mut self, call: u64, jobs: Jobs, flow: Flow) {
+        if let Some(call) = self.calls.get_mut(&call) {
+            call.state = CallState::Held { jobs, flow };
+        }
+    }
+
+    /// Takes out what a call waits with that is held, unless it has ended.
+    pub fn take_held(&mut self, call: u64) -> Option<(Jobs, Flow)> {
+        let call = self.calls.get_mut(&call)?;
+        match std::mem::replace(&mut call.state, CallState::Running) {
+            CallState::Held { jobs, flow } => Some((jobs, flow)),
+            other => {
+                call.state = other;
+                None
+            }
+        }
+    }
+
+    /// Its batches are under way.
+    pub fn set_appending(&mut self, call: u64, batches: Batches) {
+        if let Some(call) = self.calls.get_mut(&call) {
+            call.batches = batches;
+        }
+    }
+
+    /// Takes out what it has under way.
+    pub fn take_appending(&mut self, call: u64) -> Batches {
+        let call = self.calls.get_mut(&call);
+        call.map(|call| std::mem::take(&mut call.batches))
+            .unwrap_or_default()
     }
 
     /// It waits for a wake-up, or until a time.
@@ -81,7 +120,7 @@ impl Calls {
                 flow.on_wake();
                 None
             }
-            CallState::Running => None,
+            CallState::Running | CallState::Held { .. } => None,
         }
     }
 
@@ -121,7 +160,7 @@ impl Calls {
                 self.parked.remove(&(until, number));
                 Some((flow, call.facts.clone()))
             }
-            CallState::Running => None,
+            CallState::Running | CallState::Held { .. } => None,
         }
     }
 }

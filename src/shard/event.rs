@@ -1,10 +1,12 @@
 //! Everything that can happen to a shard, and what it does about each.
 
+use super::appending::Batches;
 use super::budget::Budget;
 use super::connection::{Connection, Patience};
 use super::mail::{Mail, Order};
 use super::{Life, Shard};
-use crate::api::{self, Begun, Facts};
+use crate::api::job::{Job, Jobs};
+use crate::api::{self, Begun, Facts, Flow};
 use crate::base::marks::{self, Mark};
 use crate::base::placement::CONTROLLER;
 use crate::base::{ConnectionId, Few, ShardId};
@@ -108,7 +110,7 @@ impl<I: Io> Shard<I> {
             Mail::Wake { call } => self.on_wake(call),
             Mail::Image(publication) => self.apply_image(publication),
             Mail::Applied { version } => self.on_applied(from, version),
-            Mail::Offline(key) => drop(self.state.offline.insert(key)),
+            Mail::Offline(key, why) => drop(self.state.offline.insert(key, why)),
             Mail::Adopt(accepted) => self.adopt(accepted),
             Mail::Closed(address) => self.forget_accepted(address),
             Mail::Accept => self.accept(),
@@ -299,25 +301,66 @@ impl<I: Io> Shard<I> {
             }
             Begun::Silent => self.finish(facts.call, None),
             Begun::Close(reason) => self.close_call(facts.call, reason),
-            Begun::Gather(jobs, flow) => {
-                if jobs.len() > 1
-                    && let Some(id) = self.calls.connection(facts.call)
-                    && let Some(connection) = self.connections.get_mut(&id)
-                {
-                    connection.on_gathering(facts.call, jobs.len());
-                }
-                self.calls.gather(facts.call, flow, jobs.len());
-                for (slot, (owner, job)) in jobs.into_iter().enumerate() {
-                    let to = api::job::Return {
-                        shard: self.state.shard,
-                        call: facts.call,
-                        slot: slot as u32,
-                    };
-                    self.ask(owner, to, job);
-                }
-            }
+            Begun::Gather(jobs, flow) => self.gather(facts.call, jobs, flow),
             Begun::Park(until, flow) => self.calls.park(facts.call, flow, until),
         }
+    }
+
+    /// Asks the owners, unless a partition has to have less under way before.
+    fn gather(&mut self, call: u64, jobs: Jobs, flow: Flow) {
+        let id = self.calls.connection(call);
+        let connection = id.and_then(|id| self.connections.get_mut(&id));
+        if jobs.len() > 1
+            && let Some(connection) = connection
+        {
+            connection.on_gathering(call, jobs.len());
+        }
+        let batches = batches(&jobs);
+        match self.appending.admits(call, &batches) {
+            true => self.ask_all(call, batches, jobs, flow),
+            false => {
+                self.settings.stats.appends_held.add(1);
+                if let Some(connection) = id.and_then(|id| self.connections.get_mut(&id)) {
+                    connection.hold(true);
+                }
+                self.calls.hold(call, jobs, flow);
+            }
+        }
+    }
+
+    fn ask_all(&mut self, call: u64, batches: Batches, jobs: Jobs, flow: Flow) {
+        self.calls.set_appending(call, batches);
+        self.calls.gather(call, flow, jobs.len());
+        for (slot, (owner, job)) in jobs.into_iter().enumerate() {
+            let to = api::job::Return {
+                shard: self.state.shard,
+                call,
+                slot: slot as u32,
+            };
+            self.ask(owner, to, job);
+        }
+    }
+
+    /// Lets requests go on whose partitions have less under way now.
+    pub(super) fn ask_held(&mut self) {
+        while let Some(call) = self.appending.take_ready() {
+            let Some((jobs, flow)) = self.calls.take_held(call) else {
+                continue;
+            };
+            let batches = batches(&jobs);
+            if !self.appending.admits_ready(call, &batches) {
+                self.calls.hold(call, jobs, flow);
+                continue;
+            }
+            if let Some(id) = self.calls.connection(call)
+                && let Some(connection) = self.connections.get_mut(&id)
+            {
+                connection.hold(false);
+                self.touched.insert(id);
+            }
+            self.ask_all(call, batches, jobs, flow);
+        }
+        self.drain_outbox();
     }
 
     pub(super) fn on_wake(&mut self, call: u64) {
@@ -434,7 +477,7 @@ impl<I: Io> Shard<I> {
         };
         debug!(peer = %connection.peer, reason, "disconnected");
         for call in connection.calls() {
-            self.calls.end(call);
+            self.end_call(call);
         }
         self.touched.remove(&id);
         self.io.shutdown(&connection.socket);
@@ -457,9 +500,16 @@ impl<I: Io> Shard<I> {
         self.settings.stats.connections.set(connections);
     }
 
+    /// A request is over; whose it was, unless its connection is gone.
+    fn end_call(&mut self, call: u64) -> Option<ConnectionId> {
+        let batches = self.calls.take_appending(call);
+        self.appending.end(&batches);
+        self.calls.end(call)
+    }
+
     /// A request ended: its reply takes its place in the connection's order.
     fn finish(&mut self, call: u64, reply: Option<Few<crate::io::Chunk>>) {
-        let Some(id) = self.calls.end(call) else {
+        let Some(id) = self.end_call(call) else {
             return;
         };
         let Some(connection) = self.connections.get_mut(&id) else {
@@ -503,4 +553,15 @@ impl<I: Io> Shard<I> {
             self.close(id, "the broker stops");
         }
     }
+}
+
+/// What jobs append.
+fn batches(jobs: &Jobs) -> Batches {
+    let batches = jobs.iter().filter_map(|(_, job)| match job {
+        Job::Append {
+            partition, batch, ..
+        } => Some((*partition, batch.len())),
+        _ => None,
+    });
+    batches.collect()
 }

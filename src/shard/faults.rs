@@ -133,11 +133,11 @@ impl<I: Io> Shard<I> {
         partition.log.on_failed(partition.dir.as_mut(), why.clone());
         self.unsynced.remove(&key);
         self.stalled.remove(&key);
-        self.set_offline(key);
+        let why = format!("the partition is offline: {why}");
+        self.set_offline(key, &why);
         // A machine whose records cannot be written decides on what never was: it ends here, and
         // comes back from its log at the next start.
         crate::api::groups::unload(&mut self.state, key);
-        let why = format!("the partition is offline: {why}");
         if key == METADATA {
             self.state.controller = None;
             self.give_up_publications(&why);
@@ -152,11 +152,11 @@ impl<I: Io> Shard<I> {
     }
 
     /// Tells every shard, for their answers about who leads what.
-    pub(super) fn set_offline(&mut self, key: PartitionKey) {
-        self.state.offline.insert(key);
+    pub(super) fn set_offline(&mut self, key: PartitionKey, why: &str) {
+        self.state.offline.insert(key, why.to_owned());
         for shard in (0..self.state.shards).map(ShardId) {
             if shard != self.state.shard {
-                self.mailbox.send(shard, Mail::Offline(key));
+                self.mailbox.send(shard, Mail::Offline(key, why.to_owned()));
             }
         }
         self.count_faults();
@@ -207,7 +207,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn count_faults(&self) {
         let (state, stats) = (&self.state, &self.settings.stats);
         let own = |key: &&PartitionKey| state.owner(**key) == state.shard;
-        let offline = state.offline.iter().filter(own).count();
+        let offline = state.offline.keys().filter(own).count();
         stats.partitions_offline.set(offline as u64);
         stats.partitions_stalled.set(self.stalled.len() as u64);
     }

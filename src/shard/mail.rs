@@ -46,8 +46,8 @@ pub enum Mail {
         /// [`Publication::version`].
         version: u64,
     },
-    /// The sender's partition is offline.
-    Offline(PartitionKey),
+    /// The sender's partition is offline, for this reason.
+    Offline(PartitionKey, String),
     /// A new connection that this shard shall serve.
     Adopt(Accepted),
     /// A connection from this address is closed; to the shard that accepted it.
@@ -316,12 +316,15 @@ mod tests {
         for call in 0..total {
             sender.send(ShardId(1), Mail::Wake { call });
         }
-        let mut seen = Vec::new();
-        while seen.len() < total as usize {
+        assert!(sender.is_backed_up());
+        let mut seen = calls(&mut receiver);
+        // There is room now, and others wait for it.
+        sender.send(ShardId(1), Mail::Wake { call: total });
+        while seen.len() <= total as usize {
             sender.flush();
             seen.extend(calls(&mut receiver));
         }
-        assert_eq!(seen, (0..total).collect::<Vec<_>>());
+        assert_eq!(seen, (0..=total).collect::<Vec<_>>());
         assert!(!sender.is_backed_up());
     }
 
@@ -342,6 +345,23 @@ mod tests {
         sender.send(ShardId(1), Mail::Wake { call: 3 });
         sender.flush();
         assert!(!rung(&bells[1]), "once per sleep");
+        assert_eq!(calls(&mut receiver), [2, 3]);
+        assert!(receiver.fall_asleep());
+        receiver.wake_up();
+        sender.send(ShardId(1), Mail::Wake { call: 4 });
+        sender.flush();
+        assert!(!rung(&bells[1]), "it woke up by itself");
+    }
+
+    #[test]
+    fn an_order_is_rung_for_and_keeps_its_shard_awake() {
+        let (post, bells) = (Post::new(2), bells(2));
+        let mut mailbox = post.mailbox(ShardId(1), &bells);
+        post.order(ShardId(1), &bells[1], Order::Close);
+        assert!(rung(&bells[1]) && !rung(&bells[0]));
+        assert!(!mailbox.fall_asleep());
+        assert!(matches!(mailbox.take_order(), Some(Order::Close)));
+        assert!(mailbox.take_order().is_none() && mailbox.fall_asleep());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! stack. Between two turns: every reply that may leave has left, every queued append is written
 //! or its partition is offline, and mail is handed over.
 
+mod appending;
 mod budget;
 mod calls;
 mod connection;
@@ -31,6 +32,7 @@ use crate::base::{ConnectionId, DiskSpace, PartitionKey, Room, ShardId, ShardSta
 use crate::catalog::{Identity, Image};
 use crate::io::{Completion, Io, Op};
 use crate::state::{Outgoing, ShardState};
+use appending::Appending;
 use budget::Budget;
 use calls::Calls;
 use connection::Connection;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub seed: u64,
     /// Bytes of memory that requests may take on this shard.
     pub request_memory_bytes_max: usize,
+    /// Bytes of memory that groups may take on this shard.
+    pub group_memory_bytes_max: usize,
     /// Connections that the memory of all shards allows.
     pub connections_max: usize,
     /// This shard's counters.
@@ -92,6 +96,8 @@ pub struct Shard<I: Io> {
     connections: BTreeMap<ConnectionId, Connection>,
     /// The memory that their requests take.
     budget: Budget,
+    /// What of it is under way in each partition.
+    appending: Appending,
     /// Connections by address, of those that were accepted here, wherever they are served.
     accepted_from: BTreeMap<IpAddr, u32>,
     calls: Calls,
@@ -145,13 +151,16 @@ impl<I: Io> Shard<I> {
             settings.seed,
         );
         state.room = Room::new(settings.space.clone());
+        state.group_bytes_max = settings.group_memory_bytes_max;
         let retain_at = now.mono + retention_check_interval(&state);
+        let budget = Budget::new(settings.request_memory_bytes_max);
         Self {
             io,
             state,
             life: Life::Starting,
             connections: BTreeMap::new(),
-            budget: Budget::new(settings.request_memory_bytes_max),
+            appending: Appending::new(budget.partition_bytes_max()),
+            budget,
             accepted_from: BTreeMap::new(),
             calls: Calls::default(),
             waiting: Waiting::default(),
@@ -225,6 +234,7 @@ impl<I: Io> Shard<I> {
             || !self.state.queued.is_empty()
             || !self.state.outbox.is_empty()
             || !self.doomed.is_empty()
+            || self.appending.is_ready()
             || (!self.sync_due.is_empty() && self.syncing.len() < settle::SYNCING_MAX)
             || self.mailbox.is_backed_up();
         if busy {

@@ -154,7 +154,8 @@ impl<I: Io> Shard<I> {
                 self.closed_clean = false;
                 error!(topic = topic.name, partition = key.partition, %error,
                     "the partition is offline: its log cannot be opened");
-                self.set_offline(key);
+                let why = format!("the partition is offline, its log cannot be opened: {error}");
+                self.set_offline(key, &why);
             }
         }
     }

@@ -81,6 +81,7 @@ impl Broker {
             clean,
             seed,
             request_memory_bytes_max: REQUEST_MEMORY_BYTES_MAX,
+            group_memory_bytes_max: usize::MAX,
             connections_max: usize::MAX,
             stats: Arc::default(),
             space: Arc::default(),

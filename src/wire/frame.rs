@@ -7,11 +7,13 @@
 //! tagged fields.
 //!
 //! Invariant: a frame is handed out only when all of it is here, and the size a peer names reserves
-//! nothing.
+//! nothing. A response that no frame can hold is an error and no panic: what it holds is the peer's
+//! choice.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use bytestring::ByteString;
 use std::cell::Cell;
+use std::fmt;
 
 use super::messages::api_versions::ApiVersionsRequest;
 use super::messages::flexible_from;
@@ -31,6 +33,18 @@ const BLOCK_BYTES: usize = 16 * 1024;
 
 /// Bytes of the size in front of a frame.
 const SIZE_BYTES: usize = 4;
+
+/// A message that no frame can hold: its size is a number below 2 GiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the message is larger than 2 GiB")
+    }
+}
+
+impl std::error::Error for TooLarge {}
 
 /// What every request starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,12 +122,15 @@ pub fn split_frame(
 }
 
 /// A whole response frame: size, header, body. The size counts the gaps.
+///
+/// # Errors
+/// The response is too large for any frame.
 pub fn encode_response<M: Message>(
     correlation_id: i32,
     api_key: i16,
     version: i16,
     response: &M,
-) -> Writer {
+) -> Result<Writer, TooLarge> {
     frame(|writer| {
         writer.bytes.put_i32(correlation_id);
         if has_tagged_response_header(api_key, version) {
@@ -140,6 +157,7 @@ pub fn encode_request<R: Request>(
         header.encode(writer);
         request.encode(writer, version);
     })
+    .expect("a client of ours sends nothing that is larger than its own memory bounds allow")
 }
 
 /// Takes the header off the front of a response frame and returns its correlation id. Key and
@@ -164,7 +182,7 @@ fn has_tagged_response_header(api_key: i16, version: i16) -> bool {
 }
 
 /// Puts the size in front of what `encode` writes.
-fn frame(encode: impl FnOnce(&mut Writer)) -> Writer {
+fn frame(encode: impl FnOnce(&mut Writer)) -> Result<Writer, TooLarge> {
     // Frames are cut off one block, which serves again once the frames before are gone.
     let mut block = BLOCK.take();
     if block.capacity() < FRAME_BYTES_MIN {
@@ -176,10 +194,9 @@ fn frame(encode: impl FnOnce(&mut Writer)) -> Writer {
     };
     writer.bytes.put_bytes(0, SIZE_BYTES);
     encode(&mut writer);
-    let size = i32::try_from(writer.wire_bytes() - SIZE_BYTES)
-        .expect("a frame is smaller than 2 GiB, as fetch and produce limits are");
+    let size = i32::try_from(writer.wire_bytes() - SIZE_BYTES).map_err(|_| TooLarge)?;
     writer.bytes[..SIZE_BYTES].copy_from_slice(&size.to_be_bytes());
     let frame = writer.bytes.split();
     BLOCK.set(std::mem::replace(&mut writer.bytes, frame));
-    writer
+    Ok(writer)
 }

@@ -2,6 +2,7 @@
 
 use crate::broker::{Broker, batch};
 use forebay::config::ServeArgs;
+use forebay::wire::messages::metadata::MetadataRequest;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -144,17 +145,22 @@ fn forebay(arguments: &[&str]) -> std::process::Output {
 fn stats_prints_a_line_per_shard() {
     let broker = broker();
     let admin = broker.server().admin_address().unwrap().to_string();
-    let _held = broker.connect();
+    let mut held = broker.connect();
+    held.ask(4, &MetadataRequest::default());
     let output = forebay(&["stats", "--admin", &admin]);
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    let first: Vec<_> = text
+    let rows: Vec<Vec<_>> = text
         .lines()
-        .map(|line| line.split_whitespace().next().unwrap())
+        .map(|line| line.split_whitespace().collect())
         .collect();
-    assert_eq!(first.len(), 4, "{text}");
-    assert!(first[0].eq_ignore_ascii_case("shard"), "{text}");
-    assert_eq!(first[1..], ["0", "1", "all"], "{text}");
+    let column = |name: &str| {
+        let is_it = |head: &&str| head.eq_ignore_ascii_case(name);
+        let at = rows[0].iter().position(is_it).unwrap();
+        rows[1..].iter().map(|row| row[at]).collect::<Vec<_>>()
+    };
+    assert_eq!(column("shard"), ["0", "1", "all"], "{text}");
+    assert_eq!(column("connections"), ["1", "0", "1"], "{text}");
 }
 
 #[test]

@@ -1,9 +1,7 @@
-//! What a broker takes from its cores when nothing happens, and what it says when it cannot have
-//! what it needs.
+//! What a broker takes from its cores when nothing happens.
 
 use crate::broker::Broker;
 use forebay::config::ServeArgs;
-use std::process::{Command, Output};
 use std::time::Duration;
 
 /// How long idleness is watched.
@@ -54,44 +52,4 @@ fn an_idle_ring_rests_also_if_it_may_spin() {
 #[test]
 fn an_idle_posix_rests_also_if_it_may_spin() {
     uses_next_to_nothing("posix", "200");
-}
-
-/// `forebay serve` with so many open files; it must end by itself.
-fn serve(files: u32, arguments: &str) -> Output {
-    let dir = tempfile::tempdir().unwrap();
-    let binary = env!("CARGO_BIN_EXE_forebay");
-    let data = dir.path().display();
-    let serve = format!(
-        "ulimit -n {files}; exec timeout 20 {binary} serve --listen 127.0.0.1:0 --data-dir \
-         {data}/data --log-level warn {arguments}"
-    );
-    Command::new("sh").args(["-c", &serve]).output().unwrap()
-}
-
-#[test]
-fn without_descriptors_it_says_so_in_one_line() {
-    let output = serve(24, "--io uring --cores 32");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        text.contains("EMFILE") && text.contains("ulimit -n"),
-        "{text}"
-    );
-    assert_eq!(text.lines().count(), 1, "{text}");
-
-    let output = serve(24, "--io posix --cores 32");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        text.contains("ulimit -n") && text.contains("--cores"),
-        "{text}"
-    );
-
-    let output = serve(24, "--io auto --cores 32");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        text.contains("the slower posix back end serves instead"),
-        "{text}"
-    );
 }

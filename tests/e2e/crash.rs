@@ -38,6 +38,10 @@ fn receipts(arguments: &[&str]) -> Option<serde_json::Value> {
     let acknowledged = part["counts"]["acknowledged"].as_u64().unwrap();
     let found = part["counts"]["found"].as_u64().unwrap();
     assert!(found >= acknowledged && acknowledged > 100, "{shown}");
+    assert!(
+        part["counts"]["topics_made"].as_u64().unwrap() > 1,
+        "{shown}"
+    );
     Some(part)
 }
 

@@ -25,7 +25,16 @@ use forebay::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use forebay::wire::messages::produce::PartitionProduceResponse;
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{Offset, TopicPartitionList};
+use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Bytes of one batch of a flood: whole pages, so that no batch shares one with the next. The loop
@@ -44,13 +53,17 @@ impl Node {
     }
 
     fn with_shards(shards: &str, dir: &Path, settings: &[&str]) -> Self {
+        Self::at("127.0.0.1:0", shards, dir, settings)
+    }
+
+    fn at(listen: &str, shards: &str, dir: &Path, settings: &[&str]) -> Self {
         let fixed = [
             "offsets.topic.num.partitions=1",
             "log.retention.check.interval.ms=3600000",
         ];
         let set = fixed.iter().chain(settings).map(|s| (*s).to_owned());
         let args = ServeArgs {
-            listen: Some("127.0.0.1:0".to_owned()),
+            listen: Some(listen.to_owned()),
             admin_listen: Some("127.0.0.1:0".to_owned()),
             data_dir: Some(dir.display().to_string()),
             cores: Some(shards.to_owned()),
@@ -61,8 +74,12 @@ impl Node {
         Self(Some(Server::start(&config).unwrap()))
     }
 
+    fn address(&self) -> SocketAddr {
+        self.0.as_ref().unwrap().address()
+    }
+
     fn connect(&self) -> Raw {
-        Raw::connect(self.0.as_ref().unwrap().address())
+        Raw::connect(self.address())
     }
 
     fn metric(&self, name: &str) -> f64 {
@@ -326,7 +343,7 @@ fn a_log_without_room_goes_on_by_itself() {
     assert_eq!(found, (0..found.len() as i32).collect::<Vec<_>>());
 }
 
-/// A broker with the topics `flood` and `healthy`, of which the first gets a disk of its own.
+/// A broker with the topics `flood`, on a disk of its own and with a batch in it, and `healthy`.
 fn with_a_disk_of_its_own(disk: &mut LoopDisk, data: &Path) -> Option<Node> {
     let node = Node::start(data, &[]);
     let mut raw = node.connect();
@@ -347,6 +364,16 @@ fn with_a_disk_of_its_own(disk: &mut LoopDisk, data: &Path) -> Option<Node> {
     Some(Node::start(data, &[]))
 }
 
+/// Makes that twenty batches; the connection it was done by.
+fn write_twenty(node: &Node) -> Raw {
+    let mut raw = node.connect();
+    for number in 1..20 {
+        let produced = raw.produce("flood", 0, flood_batch(number));
+        assert_eq!(produced.base_offset, i64::from(number));
+    }
+    raw
+}
+
 /// What everybody is told of an offline partition, and that the other one goes on.
 fn check_offline(node: &Node) {
     let mut raw = node.connect();
@@ -357,6 +384,8 @@ fn check_offline(node: &Node) {
     let answer = raw.ask(9, &produce_request("flood", 0, 1, flood_batch(1)));
     let answer = &answer.responses[0].partition_responses[0];
     assert_eq!(answer.error_code, ErrorCode::KafkaStorageError);
+    let why = answer.error_message.clone().unwrap();
+    assert!(why.starts_with("the partition is offline: "), "{why}");
     let all = MetadataRequest {
         topics: None,
         ..MetadataRequest::default()
@@ -397,13 +426,7 @@ fn a_broken_disk_takes_its_partition_offline_and_no_other() {
     let Some(node) = with_a_disk_of_its_own(&mut disk, &data) else {
         return;
     };
-    let mut raw = node.connect();
-    for number in 1..20 {
-        assert_eq!(
-            raw.produce("flood", 0, flood_batch(number)).base_offset,
-            i64::from(number)
-        );
-    }
+    let mut raw = write_twenty(&node);
     disk.break_it();
     let refused = raw.produce("flood", 0, flood_batch(20));
     assert_eq!(refused.error_code, ErrorCode::KafkaStorageError);
@@ -425,6 +448,109 @@ fn a_broken_disk_takes_its_partition_offline_and_no_other() {
     assert_eq!(node.metric("forebay_offline_partitions"), 0.0);
     insist(&mut raw, "flood", found.len() as i32);
     drop(node);
+}
+
+/// Hands on what became of each record.
+struct Deliveries(Sender<Result<(), KafkaError>>);
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let result = result.as_ref().map(drop);
+        self.0
+            .send(result.map_err(|(error, _)| error.clone()))
+            .unwrap();
+    }
+}
+
+/// Reads until so many values of a topic have come; no error may be fatal.
+fn values(consumer: &BaseConsumer, topic: &str, count: usize) -> Vec<String> {
+    let mut values = Vec::new();
+    let since = Instant::now();
+    while values.len() < count {
+        assert!(since.elapsed() < Duration::from_secs(30), "{values:?}");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) if message.topic() == topic => {
+                let text = message.payload_view::<str>().unwrap().unwrap();
+                values.push(text[..text.len().min(8)].to_owned());
+            }
+            Some(Ok(_)) | None => {}
+            Some(Err(error)) => assert!(consumer.client().fatal_error().is_none(), "{error}"),
+        }
+    }
+    values
+}
+
+#[test]
+fn librdkafka_goes_on_beside_an_offline_partition_and_comes_back_with_it() {
+    let Some(mut disk) = LoopDisk::new(32) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let Some(node) = with_a_disk_of_its_own(&mut disk, &data) else {
+        return;
+    };
+    let address = node.address().to_string();
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &address)
+        .set("reconnect.backoff.max.ms", "500")
+        .set("topic.metadata.refresh.interval.ms", "500");
+    let (sender, outcomes) = channel();
+    let mut producing = config.clone();
+    producing
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "3000");
+    let producer: ThreadedProducer<_> = producing.create_with_context(Deliveries(sender)).unwrap();
+    let send = |topic: &str, text: &str| {
+        let record = BaseRecord::to(topic).key("").payload(text);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+        outcomes.recv_timeout(Duration::from_secs(30)).unwrap()
+    };
+    let consumer: BaseConsumer = config.set("group.id", "readers").create().unwrap();
+    let mut both = TopicPartitionList::new();
+    for topic in ["flood", "healthy"] {
+        both.add_partition_offset(topic, 0, Offset::Beginning)
+            .unwrap();
+    }
+    consumer.assign(&both).unwrap();
+    send("flood", "before").unwrap();
+    assert_eq!(values(&consumer, "flood", 2), ["00000000", "before"]);
+
+    disk.break_it();
+    let refused = send("flood", "lost").unwrap_err();
+    assert_eq!(
+        refused.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::MessageTimedOut)
+    );
+    let beside = ["1", "2", "3"];
+    beside
+        .iter()
+        .for_each(|text| send("healthy", text).unwrap());
+    assert_eq!(values(&consumer, "healthy", 3), beside);
+    assert!(producer.client().fatal_error().is_none());
+    drop(node);
+
+    disk.unmount();
+    assert!(disk.mount(&data.join("flood-0")));
+    let node = Node::at(&address, "2", &data, &[]);
+    let since = Instant::now();
+    while let Err(error) = send("flood", "after") {
+        assert!(since.elapsed() < Duration::from_secs(30), "{error}");
+    }
+    // What was refused may be there, or not.
+    let found = values(&consumer, "flood", 1);
+    let last = if found == ["lost"] {
+        values(&consumer, "flood", 1)
+    } else {
+        found
+    };
+    assert_eq!(last, ["after"]);
+    drop((producer, consumer, node));
 }
 
 #[test]
@@ -461,13 +587,7 @@ fn what_a_failed_sync_has_lost_is_never_believed() {
     let Some(node) = with_a_disk_of_its_own(&mut disk, &data) else {
         return;
     };
-    let mut raw = node.connect();
-    for number in 1..20 {
-        assert_eq!(
-            raw.produce("flood", 0, flood_batch(number)).base_offset,
-            i64::from(number)
-        );
-    }
+    let mut raw = write_twenty(&node);
     disk.stop_storing();
     let refused = raw.produce("flood", 0, flood_batch(20));
     let why = refused.error_message.unwrap();

@@ -1,12 +1,13 @@
 //! Bad input: the connection is closed or gets Kafka's code, and nobody else notices.
 
 use crate::broker::{Broker, batch, produce_request};
+use crate::conversation::fetch;
 use bytes::{BufMut, BytesMut};
 use forebay::base::ErrorCode;
 use forebay::batch::Header;
 use forebay::wire::messages::init_producer_id::InitProducerIdRequest;
 use forebay::wire::messages::metadata::MetadataRequest;
-use std::io::Write;
+use std::io::{Read, Write};
 
 /// A frame with its size in front.
 fn framed(body: &[u8]) -> Vec<u8> {
@@ -58,6 +59,31 @@ fn a_frame_may_come_in_any_pieces() {
         raw.socket.write_all(&[*byte]).unwrap();
     }
     assert_eq!(raw.receive::<MetadataRequest>(4).0, 1);
+}
+
+#[test]
+fn an_answer_without_bounds_ends_nothing() {
+    let broker = Broker::with(&["fetch.max.bytes=2147483647"]);
+    let mut healthy = broker.connect();
+    healthy.create_topic("large", 1);
+    let big = vec![7; 900_000];
+    for _ in 0..5 {
+        assert_eq!(
+            healthy.produce("large", 0, batch(&[&big])).error_code,
+            ErrorCode::None
+        );
+    }
+    // The same 4.5 MB so often that they do not fit a frame.
+    let mut request = fetch("large", 0, 0, i32::MAX);
+    let partition = request.topics[0].partitions[0].clone();
+    request.topics[0].partitions = vec![partition; 600];
+    let mut greedy = broker.connect();
+    greedy.send(11, &request);
+    let mut size = [0; 4];
+    greedy.socket.read_exact(&mut size).unwrap();
+    let size = i32::from_be_bytes(size);
+    assert!((1 << 30..(1 << 30) + (1 << 20)).contains(&size), "{size}");
+    healthy.ask(4, &MetadataRequest::default());
 }
 
 #[test]
@@ -145,15 +171,4 @@ fn transactions_are_refused_in_words_that_clients_understand() {
         response.error_code,
         ErrorCode::TransactionalIdAuthorizationFailed
     );
-}
-
-#[test]
-fn connections_above_the_limit_are_refused() {
-    let broker = Broker::with(&["max.connections=2"]);
-    let (mut first, mut second) = (broker.connect(), broker.connect());
-    first.ask(4, &MetadataRequest::default());
-    second.ask(4, &MetadataRequest::default());
-    let mut third = broker.connect();
-    assert!(third.frame().is_none());
-    first.ask(4, &MetadataRequest::default());
 }

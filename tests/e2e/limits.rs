@@ -13,6 +13,13 @@ fn is_closed(raw: &mut Raw) -> bool {
     raw.frame().is_none()
 }
 
+/// True if a new connection gets no answer.
+fn is_refused(broker: &Broker) -> bool {
+    let mut raw = broker.connect();
+    let frame = encode_request(1, 4, None, &MetadataRequest::default());
+    raw.socket.write_all(&frame.bytes).is_err() || is_closed(&mut raw)
+}
+
 /// Waits for a condition that comes about soon.
 fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -33,20 +40,25 @@ fn connections_per_address_are_limited_and_come_free_again() {
     let (mut first, mut second) = (broker.connect(), broker.connect());
     first.ask(4, &MetadataRequest::default());
     second.ask(4, &MetadataRequest::default());
-    assert!(is_closed(&mut broker.connect()));
+    assert!(is_refused(&broker));
     drop(second);
-    eventually("a place comes free", || {
-        let mut raw = broker.connect();
-        let frame = encode_request(1, 4, None, &MetadataRequest::default());
-        let sent = raw.socket.write_all(&frame.bytes);
-        sent.is_ok() && raw.frame().is_some()
-    });
+    eventually("a place comes free", || !is_refused(&broker));
+    first.ask(4, &MetadataRequest::default());
+}
+
+#[test]
+fn connections_in_all_are_limited() {
+    let broker = Broker::with(&["max.connections=2"]);
+    let (mut first, mut second) = (broker.connect(), broker.connect());
+    first.ask(4, &MetadataRequest::default());
+    second.ask(4, &MetadataRequest::default());
+    assert!(is_refused(&broker));
     first.ask(4, &MetadataRequest::default());
 }
 
 #[test]
 fn a_connection_that_says_nothing_is_closed() {
-    let broker = Broker::with(&["connections.max.first.request.ms=100"]);
+    let broker = Broker::with(&["connections.max.first.request.ms=2000"]);
     let mut spoken = broker.connect();
     spoken.ask(4, &MetadataRequest::default());
     assert!(is_closed(&mut broker.connect()));
@@ -59,11 +71,11 @@ fn a_request_that_trickles_in_is_cut_off() {
     let mut healthy = broker.connect();
     let mut slow = broker.connect();
     slow.ask(4, &MetadataRequest::default());
-    slow.socket.write_all(&100_000_u32.to_be_bytes()).unwrap();
     slow.socket
         .set_read_timeout(Some(Duration::from_millis(20)))
         .unwrap();
     let started = Instant::now();
+    slow.socket.write_all(&100_000_u32.to_be_bytes()).unwrap();
     // A byte at a time, again and again: activity does not help.
     let cut_off = loop {
         let wrote = slow.socket.write_all(&[0]).is_ok();
@@ -82,7 +94,7 @@ fn a_request_that_trickles_in_is_cut_off() {
 
 #[test]
 fn a_peer_that_does_not_read_for_too_long_is_closed() {
-    let broker = Broker::with(&["connections.max.idle.ms=500"]);
+    let broker = Broker::with(&["connections.max.idle.ms=2000"]);
     let mut greedy = broker.connect();
     greedy.create_topic("greedy", 1);
     let big = vec![7; 900_000];

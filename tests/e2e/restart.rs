@@ -112,6 +112,11 @@ fn a_partition_with_a_missing_segment_is_refused_and_the_others_serve() {
     let mut raw = broker.connect();
     let refused = raw.produce("logs", 0, batch(&[b"b"]));
     assert_eq!(refused.error_code, ErrorCode::KafkaStorageError);
+    let why = refused.error_message.unwrap();
+    assert!(
+        why.contains("offline") && why.contains("cannot be opened"),
+        "{why}"
+    );
     let served = raw.produce("logs", 1, batch(&[b"b"]));
     assert_eq!(
         (served.error_code, served.base_offset),

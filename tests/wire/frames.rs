@@ -82,7 +82,7 @@ fn response_headers_are_tagged_where_flexible_but_never_for_api_versions() {
         (3, "0000000a00000007000000000000"),
         (4, "0000000c000000070000000000000000"),
     ] {
-        let writer = frame::encode_response(7, 12, version, &heartbeat);
+        let writer = frame::encode_response(7, 12, version, &heartbeat).expect("small");
         assert_eq!(hex(&writer.bytes), expected, "v{version}");
         let mut reader = Reader::new(writer.bytes.freeze().slice(4..));
         assert_eq!(
@@ -95,7 +95,7 @@ fn response_headers_are_tagged_where_flexible_but_never_for_api_versions() {
         );
         assert_eq!(reader.remaining(), 0);
     }
-    let writer = frame::encode_response(7, 18, 3, &ApiVersionsResponse::default());
+    let writer = frame::encode_response(7, 18, 3, &ApiVersionsResponse::default()).expect("small");
     assert_eq!(hex(&writer.bytes), "0000000c000000070000010000000000");
     let mut reader = Reader::new(writer.bytes.freeze().slice(4..));
     assert_eq!(frame::decode_response_header(&mut reader, 18, 3), Ok(7));
@@ -192,8 +192,9 @@ fn filled_gaps_give_the_bytes_of_a_whole_response() {
     };
     for version in FetchResponse::VERSIONS {
         let whole = response(contents.clone().map(Records::Bytes));
-        let whole = frame::encode_response(7, 1, version, &whole);
-        let writer = frame::encode_response(7, 1, version, &response([external(0), external(1)]));
+        let whole = frame::encode_response(7, 1, version, &whole).expect("small");
+        let gaps = response([external(0), external(1)]);
+        let writer = frame::encode_response(7, 1, version, &gaps).expect("small");
         assert_eq!(writer.wire_bytes(), whole.bytes.len(), "v{version}");
 
         let mut filled = Vec::new();
@@ -210,6 +211,23 @@ fn filled_gaps_give_the_bytes_of_a_whole_response() {
         }
         filled.extend(&writer.bytes[sent..]);
         assert_eq!(filled, whole.bytes, "v{version}");
+    }
+}
+
+#[test]
+fn what_no_frame_can_hold_is_refused() {
+    let half = |tag| Records::External {
+        tag,
+        length: 1 << 30,
+    };
+    for version in FetchResponse::VERSIONS {
+        let refused = frame::encode_response(7, 1, version, &response([half(0), half(1)]));
+        assert_eq!(refused.err(), Some(frame::TooLarge), "v{version}");
+        let less = Records::External {
+            tag: 1,
+            length: (1 << 30) - 1000,
+        };
+        assert!(frame::encode_response(7, 1, version, &response([half(0), less])).is_ok());
     }
 }
 

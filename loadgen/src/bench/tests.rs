@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -45,6 +45,7 @@ fn peer(mut script: Script) -> (String, JoinHandle<u32>) {
             while let Some(bytes) = frame::split_frame(&mut inbox, 1 << 20).unwrap() {
                 let asked = correlation_id(bytes);
                 let Some((id, partition, code)) = script(number, asked) else {
+                    hang_up(&mut socket);
                     return number;
                 };
                 number += 1;
@@ -60,6 +61,13 @@ fn peer(mut script: Script) -> (String, JoinHandle<u32>) {
         }
     });
     (address, thread)
+}
+
+/// Closes in order: a socket that is dropped with requests unread resets the connection instead.
+fn hang_up(socket: &mut TcpStream) {
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut chunk = [0; 4_096];
+    while socket.read(&mut chunk).is_ok_and(|count| count > 0) {}
 }
 
 fn correlation_id(bytes: Bytes) -> i32 {
@@ -85,6 +93,7 @@ fn answer(correlation_id: i32, index: i32, error_code: ErrorCode) -> Bytes {
     };
     let key = ProduceRequest::KEY;
     frame::encode_response(correlation_id, key, VERSION, &response)
+        .unwrap()
         .bytes
         .freeze()
 }

@@ -7,26 +7,61 @@ use plotters::style::RGBColor;
 /// A grey that is seen on white and on black.
 const GREY: RGBColor = RGBColor(136, 136, 136);
 
+/// How a curve is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stroke {
+    /// A line.
+    Line,
+    /// A line over a tinted area, for what others lie upon.
+    Area,
+    /// Dashes: expected, not seen.
+    Expected,
+}
+
 /// One curve.
 pub struct Series {
     /// What it shows.
     pub name: &'static str,
     /// Its colour, seen on white and on black.
     pub color: (u8, u8, u8),
-    /// Drawn in dashes: expected, not seen.
-    pub is_expected: bool,
-    /// Seconds and values, in sequence.
-    pub points: Vec<(f64, f64)>,
+    /// How it is drawn.
+    pub stroke: Stroke,
+    /// Seconds and values, in sequence; where there is no value, a gap.
+    pub points: Vec<(f64, Option<f64>)>,
 }
 
 /// Curves that share their axes.
 pub struct Chart {
     /// What it is about, with the unit.
     pub title: &'static str,
-    /// The curves.
+    /// The curves; the later ones lie upon the earlier ones.
     pub series: Vec<Series>,
     /// Seconds at which something happened; numbered from 1.
     pub events: Vec<f64>,
+    /// Where the axis of time ends, the same in charts that are compared.
+    pub until_s: f64,
+}
+
+/// Marks that are nearer than this share of the axis get their numbers below each other.
+const MARKS_APART: f64 = 0.03;
+
+impl Series {
+    /// When its last value is.
+    pub fn ends_at_s(&self) -> f64 {
+        self.points.last().map_or(0.0, |point| point.0)
+    }
+
+    /// The pieces between its gaps.
+    fn pieces(&self) -> impl Iterator<Item = Vec<(f64, f64)>> {
+        let pieces = self.points.split(|(_, value)| value.is_none());
+        let pieces = pieces.filter(|piece| !piece.is_empty());
+        pieces.map(|piece| {
+            piece
+                .iter()
+                .filter_map(|(at_s, value)| Some((*at_s, (*value)?)))
+                .collect()
+        })
+    }
 }
 
 impl Chart {
@@ -43,15 +78,16 @@ impl Chart {
         text: &mut String,
         size: (u32, u32),
     ) -> Result<(), DrawingAreaErrorKind<std::io::Error>> {
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        let x_max = points().map(|point| point.0).fold(1.0, f64::max);
-        let y_max = points().map(|point| point.1).fold(0.0, f64::max) * 1.08;
-        let y_max = if y_max > 0.0 { y_max } else { 1.0 };
+        let points = self.series.iter().flat_map(|series| &series.points);
+        let highest = points.filter_map(|point| point.1).fold(0.0, f64::max);
+        let y_max = if highest > 0.0 { highest * 1.12 } else { 1.0 };
+        let x_max = self.until_s.max(1.0);
         let root = SVGBackend::with_string(text, size).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
-            .margin(10)
+            .margin(8)
+            .margin_right(22)
             .x_label_area_size(26)
-            .y_label_area_size(52)
+            .y_label_area_size(48)
             .build_cartesian_2d(0.0..x_max, 0.0..y_max)?;
         chart
             .configure_mesh()
@@ -65,24 +101,44 @@ impl Chart {
             .x_label_formatter(&|at_s| format!("{at_s:.0} s"))
             .y_label_formatter(&|value| short(*value))
             .draw()?;
-        for (number, at_s) in (1..).zip(&self.events) {
-            let line = vec![(*at_s, 0.0), (*at_s, y_max)];
-            chart.draw_series([PathElement::new(line, GREY.mix(0.7))])?;
-            let label = Text::new(format!("{number}"), (*at_s, y_max), ("sans-serif", 12));
-            chart.draw_series([label])?;
-        }
         for series in &self.series {
             let (red, green, blue) = series.color;
-            let style = RGBColor(red, green, blue).stroke_width(2);
-            let points = series.points.iter().copied();
-            if series.is_expected {
-                chart.draw_series(DashedLineSeries::new(points, 6, 5, style))?;
-            } else {
-                chart.draw_series(LineSeries::new(points, style))?;
+            let color = RGBColor(red, green, blue);
+            let style = color.stroke_width(2);
+            for piece in series.pieces() {
+                if series.stroke == Stroke::Area {
+                    let area = AreaSeries::new(piece.iter().copied(), 0.0, color.mix(0.22));
+                    chart.draw_series(area)?;
+                }
+                if series.stroke == Stroke::Expected {
+                    chart.draw_series(DashedLineSeries::new(piece, 6, 5, style))?;
+                } else {
+                    chart.draw_series(LineSeries::new(piece, style))?;
+                }
             }
+        }
+        for (number, (at_s, row)) in (1..).zip(rows_of_marks(&self.events, x_max * MARKS_APART)) {
+            let line = vec![(at_s, 0.0), (at_s, y_max)];
+            chart.draw_series([PathElement::new(line, GREY.mix(0.8))])?;
+            let place = (at_s + x_max * 0.006, y_max * (1.0 - 0.07 * f64::from(row)));
+            let label = Text::new(format!("{number}"), place, ("sans-serif", 13));
+            chart.draw_series([label])?;
         }
         root.present()
     }
+}
+
+/// The marks, each with the row of its number: one that is near the mark before it goes below.
+fn rows_of_marks(events: &[f64], apart: f64) -> Vec<(f64, u8)> {
+    let mut rows: Vec<(f64, u8)> = Vec::new();
+    for at_s in events {
+        let row = match rows.last() {
+            Some((before, row)) if at_s - before < apart => (row + 1) % 10,
+            _ => 0,
+        };
+        rows.push((*at_s, row));
+    }
+    rows
 }
 
 /// 1500 as "1.5k".
@@ -102,37 +158,68 @@ fn short(value: f64) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_curve_and_every_event_is_drawn() {
-        let series = |is_expected| Series {
+    fn backlog(stroke: Stroke) -> Series {
+        Series {
             name: "backlog",
             color: (200, 60, 60),
-            is_expected,
-            points: vec![(0.0, 0.0), (60.0, 200_000.0), (100.0, 0.0)],
-        };
+            stroke,
+            points: vec![
+                (0.0, Some(0.0)),
+                (60.0, Some(200_000.0)),
+                (100.0, Some(0.0)),
+            ],
+        }
+    }
+
+    fn chart(series: Vec<Series>, events: Vec<f64>) -> String {
         let chart = Chart {
             title: "backlog",
-            series: vec![series(false), series(true)],
-            events: vec![30.0],
+            series,
+            events,
+            until_s: 100.0,
         };
-        let svg = chart.svg((900, 260)).unwrap();
+        chart.svg((900, 260)).unwrap()
+    }
+
+    #[test]
+    fn every_curve_and_every_event_is_drawn() {
+        let curves = || vec![backlog(Stroke::Area), backlog(Stroke::Expected)];
+        let svg = chart(curves(), vec![30.0]);
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
         assert!(svg.contains("#C83C3C") && svg.contains("200k"), "{svg}");
-        let plain = Chart {
-            events: Vec::new(),
-            ..chart
-        };
-        assert!(plain.svg((900, 260)).unwrap().len() < svg.len());
+        assert!(svg.contains("<polygon") && svg.contains("100 s"), "{svg}");
+        assert!(chart(curves(), Vec::new()).len() < svg.len());
+        assert!(chart(vec![backlog(Stroke::Line)], vec![30.0]).len() < svg.len());
+    }
+
+    #[test]
+    fn where_there_is_no_value_the_curve_has_a_gap() {
+        let mut broken = backlog(Stroke::Line);
+        broken.points = [1.0, 2.0, 3.0, 4.0, 5.0]
+            .map(|at_s| (at_s, Some(at_s)))
+            .into();
+        assert_eq!(broken.pieces().count(), 1);
+        broken.points[2].1 = None;
+        assert_eq!(broken.pieces().count(), 2);
+        assert_eq!(broken.pieces().next().unwrap(), [(1.0, 1.0), (2.0, 2.0)]);
+        broken.points[0].1 = None;
+        broken.points[1].1 = None;
+        assert_eq!(
+            broken.pieces().count(),
+            1,
+            "nothing is drawn of a gap at the start"
+        );
+    }
+
+    #[test]
+    fn numbers_of_marks_do_not_cover_each_other() {
+        let rows = rows_of_marks(&[30.0, 30.4, 31.0, 45.0], 3.0);
+        assert_eq!(rows, [(30.0, 0), (30.4, 1), (31.0, 2), (45.0, 0)]);
     }
 
     #[test]
     fn a_chart_of_nothing_is_drawn_all_the_same() {
-        let chart = Chart {
-            title: "nothing",
-            series: Vec::new(),
-            events: Vec::new(),
-        };
-        assert!(chart.svg((420, 220)).is_ok());
+        assert!(chart(Vec::new(), Vec::new()).contains("<svg"));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::verdict::{Facts, Verdict, judge};
 
 const MEMBERS: usize = 4;
 
+/// Some orders are written by then whose offsets the group has not committed.
+const BETWEEN_COMMITS: Duration = Duration::from_millis(3_400);
+
 /// A sale with its incidents and its way of consuming.
 struct Case {
     incidents: Incidents,
@@ -274,7 +277,7 @@ fn a_member_that_joins_takes_a_partition_and_nothing_is_lost_or_doubled() {
     ] {
         let seen = passes(Case {
             incidents: Incidents {
-                rebalance_at: Some(s(3)),
+                rebalance_at: Some(BETWEEN_COMMITS),
                 ..Incidents::default()
             },
             delivery,
@@ -287,8 +290,7 @@ fn a_member_that_joins_takes_a_partition_and_nothing_is_lost_or_doubled() {
 fn killed(delivery: Delivery, idempotency: Idempotency) -> Seen {
     passes(Case {
         incidents: Incidents {
-            // Between two commits of the group's offsets.
-            kill_consumer_at: Some(Duration::from_millis(3_400)),
+            kill_consumer_at: Some(BETWEEN_COMMITS),
             ..Incidents::default()
         },
         delivery,

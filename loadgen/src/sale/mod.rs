@@ -96,8 +96,9 @@ pub struct Second {
     pub paused: usize,
     /// Age of the oldest order that waits, in seconds.
     pub lag_s: f64,
-    /// Seconds to write the backlog at the rate of the last seconds.
-    pub drain_s: f64,
+    /// Seconds until the backlog is written, if orders come and are written as in this second;
+    /// `None` is never.
+    pub drain_s: Option<f64>,
     /// 99 % of this second's acknowledgements took at most this long from the intended time.
     pub ack_p99_us: u64,
 }
@@ -342,13 +343,10 @@ async fn crash_at<S: Sink>(
     group: Group<S>,
     mut over: Over,
 ) -> Result<(), Failure> {
-    tokio::select! {
-        () = time => {}
-        () = over.wait() => return Ok(()),
+    if happens(&group, time, &mut over, "the broker is killed").await {
+        crash.await?;
+        group.engine.borrow_mut().note("the broker is back");
     }
-    group.engine.borrow_mut().note("the broker is killed");
-    crash.await?;
-    group.engine.borrow_mut().note("the broker is back");
     Ok(())
 }
 
@@ -359,12 +357,24 @@ async fn join_at<F: Feed, S: Sink>(
     group: Group<S>,
     mut over: Over,
 ) -> Result<(), Failure> {
-    tokio::select! {
-        () = time => {}
-        () = over.wait() => return Ok(()),
+    match happens(&group, time, &mut over, "a member joins").await {
+        true => consume(number, newcomer.await?, group, over, std::future::pending()).await,
+        false => Ok(()),
     }
-    group.engine.borrow_mut().note("a member joins");
-    consume(number, newcomer.await?, group, over, std::future::pending()).await
+}
+
+/// Notes `what` when its time has come; false if the sale is over before.
+async fn happens<S: Sink>(
+    group: &Group<S>,
+    time: impl Future<Output = ()>,
+    over: &mut Over,
+    what: &str,
+) -> bool {
+    tokio::select! {
+        () = time => group.engine.borrow_mut().note(what),
+        () = over.wait() => return false,
+    }
+    true
 }
 
 /// Advances the engine, tells members whose partitions have room again, and sees to it that orders
@@ -437,9 +447,9 @@ async fn watch_over<S: Sink>(
             let second = sample(&mut engine, at_s, &before);
             before = engine.counts().clone();
             seconds.push(second);
-            let (lag_s, drain_s) = (lag::age_s(seconds), lag::drain_s(seconds));
+            let lag_s = lag::age_s(seconds);
             let second = seconds.last_mut().expect("it was just noted");
-            (second.lag_s, second.drain_s) = (lag_s, drain_s);
+            (second.lag_s, second.drain_s) = (lag_s, lag::drain_s(second));
             observe(second);
         }
         let silent = moved_at.elapsed();
@@ -454,14 +464,15 @@ fn sample<S: Sink>(engine: &mut Engine<S>, at_s: u64, before: &Counts) -> Second
     let counts = engine.counts();
     Second {
         at_s,
-        produced: counts.sent - before.sent,
-        acked: counts.acked - before.acked,
+        // Letters that were sent back stop counting as orders when they are known for what they are.
+        produced: counts.sent.saturating_sub(before.sent),
+        acked: counts.acked.saturating_sub(before.acked),
         written: counts.written - before.written,
         backlog: engine.backlog(),
         buffer: engine.buffer(),
         paused: engine.paused(),
         lag_s: 0.0,
-        drain_s: 0.0,
+        drain_s: None,
         ack_p99_us: if acks.is_empty() {
             0
         } else {

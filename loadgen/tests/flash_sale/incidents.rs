@@ -2,30 +2,16 @@
 //! figure was seen.
 
 use std::io::BufReader;
+use std::process::ExitCode;
 
-use forebay::client::{
-    Client, ClientOptions, ConsumedRecord, Consumer, ConsumerOptions, Event, Producer,
-    ProducerOptions, ProducerRecord, Start, Subscription, Tcp, TopicPartition,
-};
 use serde_json::Value;
 
-use crate::process::{Broker, Sale, alone, free_port};
+use crate::process::{ANY_PORT, Broker, SMALL, Sale, alone};
 
 const QUICK: &str = "group.initial.rebalance.delay.ms=0";
 
-/// A small sale: what is tested is not how fast this machine is.
 fn sale(args: &[&str]) -> Sale {
-    let small = [
-        "--window",
-        "6s",
-        "--orders",
-        "12000",
-        "--db-writes-per-s",
-        "1200",
-        "--set",
-        QUICK,
-    ];
-    Sale::start(&[&small, args].concat())
+    Sale::start(&[&SMALL[..], &["--set", QUICK], args].concat())
 }
 
 #[test]
@@ -34,7 +20,16 @@ fn a_broker_that_the_tool_kills_comes_back_and_nothing_is_lost_or_doubled() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("sale.html");
     let page = page.to_str().unwrap();
-    sale(&["--kill-broker-at", "3s", "--report", page]).must_pass();
+    let mut sale = sale(&["--kill-broker-at", "3s", "--report", page]);
+    sale.reach(2);
+    let before = sale.children();
+    sale.reach(5);
+    let after = sale.children();
+    assert!(
+        before.len() == 1 && after.len() == 1 && before != after,
+        "the broker was the process {before:?} and is {after:?}"
+    );
+    sale.must_pass();
     let page = std::fs::read_to_string(page).unwrap();
     assert!(page.contains("the broker is killed") && page.contains("the broker is back"));
     assert!(page.matches("<svg").count() > 4 && page.contains("PASS"));
@@ -70,12 +65,11 @@ fn a_member_that_joins_in_a_burst_while_the_database_is_slow_and_down_changes_no
 }
 
 #[test]
-fn poison_is_in_the_dead_letter_topic_and_sent_back_it_completes_the_sale() {
+fn poison_is_in_the_dead_letter_topic_and_replayed_it_completes_the_sale() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let bootstrap = format!("127.0.0.1:{port}");
-    let _broker = Broker::start(&folder.path().join("broker"), port);
+    let broker = Broker::start(&folder.path().join("broker"), ANY_PORT);
+    let bootstrap = broker.address.clone();
     let json = folder.path().join("sale.json");
     let json_text = json.to_str().unwrap();
     let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
@@ -83,7 +77,7 @@ fn poison_is_in_the_dead_letter_topic_and_sent_back_it_completes_the_sale() {
     let args = [
         "--window", "3s", "--orders", "6000", "--poison", "1%", "--json", json_text,
     ];
-    Sale::start(&[&to[..], &args].concat()).must_pass();
+    let shown = Sale::start(&[&to[..], &args].concat()).must_pass();
     let document: Value =
         serde_json::from_reader(BufReader::new(std::fs::File::open(json).unwrap())).unwrap();
     let poison = document["counts"]["poison"].as_u64().unwrap();
@@ -93,60 +87,25 @@ fn poison_is_in_the_dead_letter_topic_and_sent_back_it_completes_the_sale() {
     );
 
     let topic = document["settings"]["sale"]["topic"].as_str().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let client = Client::connect(Tcp, &bootstrap, ClientOptions::default())
-            .await
-            .unwrap();
-        let letters = read_all(&client, &format!("{topic}-dlt"), poison as usize).await;
-        for letter in &letters {
-            let header = |name: &str| {
-                let mut headers = letter.headers.iter();
-                let found = headers.find(|(header, _)| header == name.as_bytes());
-                String::from_utf8(found.unwrap().1.clone().unwrap().to_vec()).unwrap()
-            };
-            assert_eq!(header("__connect.errors.topic"), topic);
-            assert!(header("__connect.errors.offset").parse::<i64>().is_ok());
-            assert!(header("__connect.errors.exception.message").contains("gift card"));
-            assert_eq!(header("kafka_deliveryAttempt"), "4");
-        }
-        send_back(&client, topic, letters).await;
-    });
+    let letters = format!("{topic}-dlt");
+    assert!(
+        shown.contains(&format!("forebay dlq replay {letters} --all")),
+        "{shown}"
+    );
+    let dlq = |command: &[&str]| {
+        let to = ["--bootstrap", &bootstrap];
+        let arguments = [&["forebay", "dlq"], command, &to].concat();
+        forebay::cli::run(arguments.into_iter().map(Into::into))
+    };
+    // The second time there is nothing left to send.
+    assert_eq!(dlq(&["replay", &letters, "--all"]), ExitCode::SUCCESS);
+    assert_eq!(dlq(&["replay", &letters, "--all"]), ExitCode::SUCCESS);
     // The handler knows the item by now.
-    Sale::start(&[&to[..], &["--resume"]].concat()).must_pass();
-}
-
-async fn send_back(client: &Client<Tcp>, topic: &str, letters: Vec<ConsumedRecord>) {
-    let producer = Producer::new(client, ProducerOptions::default())
-        .await
-        .unwrap();
-    for letter in letters {
-        let record = ProducerRecord {
-            key: letter.key,
-            value: letter.value,
-            ..ProducerRecord::default()
-        };
-        producer.send(topic, None, record).await.unwrap();
-    }
-}
-
-/// The first `count` records of a topic of ten partitions.
-async fn read_all(client: &Client<Tcp>, topic: &str, count: usize) -> Vec<ConsumedRecord> {
-    let partitions = (0..10).map(|each| (TopicPartition::new(topic, each), Start::Earliest));
-    let partitions = Subscription::Partitions(partitions.collect());
-    let consumer = Consumer::new(client, ConsumerOptions::new(partitions))
-        .await
-        .unwrap();
-    let mut read = Vec::new();
-    while read.len() < count {
-        if let Event::Records { records, .. } = consumer.next().await.unwrap() {
-            read.extend(records);
-        }
-    }
-    read
+    let shown = Sale::start(&[&to[..], &["--resume"]].concat()).must_pass();
+    assert!(
+        shown.contains("PASS  distinct orders in the database  6000"),
+        "{shown}"
+    );
 }
 
 #[test]

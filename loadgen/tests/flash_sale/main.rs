@@ -10,18 +10,18 @@ use std::io::Read;
 
 use forebay::config::{Config, ServeArgs};
 use forebay::server::Server;
-use process::{Broker, Sale, alone, free_port};
+use process::{ANY_PORT, Broker, NOBODY, SMALL, Sale, alone};
 use serde_json::Value;
 
 /// Not a test: the broker of the others. Serves until its standard input ends.
 #[test]
 #[ignore = "a broker for the other tests"]
 fn serve_for_another_test() {
-    let Ok(port) = std::env::var("SERVE_PORT") else {
+    let Ok(listen) = std::env::var("SERVE_AT") else {
         return;
     };
     let args = ServeArgs {
-        listen: Some(format!("127.0.0.1:{port}")),
+        listen: Some(listen),
         data_dir: Some(std::env::var("SERVE_DATA_DIR").unwrap()),
         set: vec!["group.initial.rebalance.delay.ms=0".to_owned()],
         ..ServeArgs::default()
@@ -51,13 +51,12 @@ fn a_sale_through_the_broker_inside_passes_and_everything_is_written_down() {
 fn a_broker_killed_in_the_middle_of_the_sale_loses_and_doubles_nothing() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let bootstrap = format!("127.0.0.1:{port}");
-    let broker = Broker::start(folder.path(), port);
-    let mut sale = Sale::start(&["--window", "6s", "--bootstrap", &bootstrap]);
+    let broker = Broker::start(folder.path(), ANY_PORT);
+    let address = broker.address.clone();
+    let mut sale = Sale::start(&[&SMALL[..], &["--bootstrap", &address]].concat());
     sale.reach(4);
     broker.kill();
-    let _broker = Broker::start(folder.path(), port);
+    let _broker = Broker::start(folder.path(), &address);
     sale.must_pass();
 }
 
@@ -65,12 +64,10 @@ fn a_broker_killed_in_the_middle_of_the_sale_loses_and_doubles_nothing() {
 fn a_sale_killed_in_the_middle_is_resumed_with_every_order_once() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let bootstrap = format!("127.0.0.1:{port}");
     let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
-    let db = ["--bootstrap", &bootstrap, "--sink", &sink];
-    let _broker = Broker::start(&folder.path().join("broker"), port);
-    let mut sale = Sale::start(&[&db[..], &["--window", "6s"]].concat());
+    let broker = Broker::start(&folder.path().join("broker"), ANY_PORT);
+    let db = ["--bootstrap", &broker.address, "--sink", &sink];
+    let mut sale = Sale::start(&[&db[..], &SMALL].concat());
     sale.reach(4);
     sale.kill();
     let shown = Sale::start(&[&db[..], &["--resume"]].concat()).must_pass();
@@ -79,11 +76,10 @@ fn a_sale_killed_in_the_middle_is_resumed_with_every_order_once() {
 
 #[test]
 fn a_broker_that_cannot_be_reached_is_named_in_one_sentence() {
-    let bootstrap = format!("127.0.0.1:{}", free_port());
-    let (status, shown) = Sale::start(&["--bootstrap", &bootstrap]).end();
+    let (status, shown) = Sale::start(&["--bootstrap", NOBODY]).end();
     assert_eq!(status.code(), Some(2));
     assert!(
-        shown.contains(&bootstrap) && shown.lines().count() == 1,
+        shown.contains(NOBODY) && shown.lines().count() == 1,
         "{shown}"
     );
 }

@@ -6,6 +6,22 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Where a broker listens that takes any free port.
+pub const ANY_PORT: &str = "127.0.0.1:0";
+
+/// Where nobody listens: the port is reserved for a service that nobody runs.
+pub const NOBODY: &str = "127.0.0.1:1";
+
+/// A sale for what is not a question of how fast this machine is.
+pub const SMALL: [&str; 6] = [
+    "--window",
+    "6s",
+    "--orders",
+    "12000",
+    "--db-writes-per-s",
+    "1200",
+];
+
 /// Two sales at once would be judged by times that neither of them can keep.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -44,6 +60,20 @@ impl Sale {
         }
     }
 
+    /// The processes that it has started and that live.
+    pub fn children(&self) -> Vec<String> {
+        let own = self.child.id().to_string();
+        let is_child = |pid: &String| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            // After the name, which may hold anything: state and parent.
+            let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+            rest.split_whitespace().nth(1) == Some(&own)
+        };
+        let entries = std::fs::read_dir("/proc").unwrap().map(Result::unwrap);
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(is_child).collect()
+    }
+
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -79,12 +109,14 @@ impl Sale {
 /// A broker in a process of its own.
 pub struct Broker {
     child: Child,
+    /// Where it listens.
+    pub address: String,
     /// Held open: the test harness inside writes to it as long as it lives.
     _shown: BufReader<std::process::ChildStdout>,
 }
 
 impl Broker {
-    pub fn start(data_dir: &Path, port: u16) -> Self {
+    pub fn start(data_dir: &Path, listen: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -92,7 +124,7 @@ impl Broker {
                 "--ignored",
                 "--nocapture",
             ])
-            .env("SERVE_PORT", port.to_string())
+            .env("SERVE_AT", listen)
             .env("SERVE_DATA_DIR", data_dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,15 +132,17 @@ impl Broker {
             .unwrap();
         let mut shown = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        while !line.contains("serving") {
+        let address = loop {
             line.clear();
-            assert!(
-                shown.read_line(&mut line).unwrap() > 0,
-                "the broker did not start"
-            );
-        }
+            let count = shown.read_line(&mut line).unwrap();
+            assert!(count > 0, "the broker did not start");
+            if let Some((_, address)) = line.split_once("serving at ") {
+                break address.trim().to_owned();
+            }
+        };
         Self {
             child,
+            address,
             _shown: shown,
         }
     }

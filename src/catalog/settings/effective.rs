@@ -270,6 +270,8 @@ pub struct BrokerSettings {
     pub partitions_max: u32,
     /// `max.producer.ids.per.partition`.
     pub producer_ids_max: u32,
+    /// `max.unsynced.bytes.per.partition`.
+    pub unsynced_bytes_max: u64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
     /// `log.retention.check.interval.ms`.
@@ -347,6 +349,10 @@ pub fn broker_settings(image: &Image) -> BrokerSettings {
         offsets_segment_bytes: size("offsets.topic.segment.bytes"),
         partitions_max: size("max.partitions"),
         producer_ids_max: size("max.producer.ids.per.partition"),
+        unsynced_bytes_max: layers
+            .broker_number("max.unsynced.bytes.per.partition")
+            .max(0)
+            .unsigned_abs(),
         producer_id_expiration_ms: layers.broker_number("producer.id.expiration.ms"),
         retention_check_interval_ms: layers.broker_number("log.retention.check.interval.ms"),
         request_bytes_max: size("socket.request.max.bytes"),

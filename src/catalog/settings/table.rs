@@ -479,6 +479,13 @@ pub const TABLE: &[Setting] = &[
         "Most partitions that one DescribeTopicPartitions answer holds.",
     ),
     broker(
+        &[dynamic("max.unsynced.bytes.per.partition")],
+        Kind::Long { min: 1 << 20 },
+        Some("536870912"),
+        "Bytes that may be written to a partition and not synced. A sync starts long before; if \
+         the disk does not keep up, producers wait for theirs, whatever their acks. Ours.",
+    ),
+    broker(
         &[flag("node.id", "--node-id")],
         Kind::int(0),
         None,

@@ -100,6 +100,32 @@ fn values_come_with_source_and_synonyms() {
 }
 
 #[test]
+fn an_answer_is_only_so_large() {
+    let mut catalog = catalog();
+    create(
+        &mut catalog,
+        vec![named("a", 1), named("b", 1), named("c", 1)],
+    );
+    let resources = ["a", "b", "c"].map(|name| resource(2, name, None));
+    let request = DescribeConfigsRequest {
+        resources: resources.to_vec(),
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let described = |bytes_max| catalog.image().describe_within(&request, bytes_max).results;
+    assert!(
+        described(1 << 20)
+            .iter()
+            .all(|result| !result.error_code.is_error())
+    );
+    let results = described(6_000);
+    assert_eq!(results[1].error_code, ErrorCode::None);
+    assert_eq!(results[2].error_code, ErrorCode::InvalidRequest);
+    assert!(results[2].error_message.as_ref().unwrap().contains("fewer"));
+    assert!(results[2].configs.is_empty());
+}
+
+#[test]
 fn all_keys_are_described_unless_some_are_named() {
     let mut catalog = with_topic();
     for keys in [None, Some([].as_slice())] {

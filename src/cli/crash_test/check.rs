@@ -3,6 +3,7 @@
 
 use super::ledger::RecordId;
 use super::load::{GROUP, RELAXED, SharedLedger, partitions};
+use super::topics::{Mark, SharedTopics, Topics, mark_of_value};
 use crate::base::ErrorCode;
 use crate::cli::output::Failure;
 use crate::client::{
@@ -34,6 +35,44 @@ pub async fn check(
         ledger.borrow_mut().on_end(at, *end);
     }
     check_commits(client, ledger).await
+}
+
+/// Looks at the topics that come and go: which are there, and what is in them.
+pub async fn turnover(
+    client: &Client<Tcp>,
+    topics: &SharedTopics,
+    ledger: &SharedLedger,
+) -> Result<(), Failure> {
+    let mut topics = topics.lock().await;
+    for name in Topics::names() {
+        let asked = [name.to_owned()];
+        let metadata = client
+            .retry(async || client.refresh_metadata(&asked).await)
+            .await?;
+        let lost = match metadata.first().map(|topic| topic.error) {
+            Some(ErrorCode::None) => {
+                let records = marks(client, &TopicPartition::new(name, 0)).await?;
+                topics.check(name, Some(&records))
+            }
+            Some(ErrorCode::UnknownTopicOrPartition) | None => topics.check(name, None),
+            Some(code) => return Err(Failure::Failed(format!("{name} is not served: {code}"))),
+        };
+        ledger.borrow_mut().on_turnover(name, lost);
+    }
+    ledger.borrow_mut().on_topics(&mut topics);
+    Ok(())
+}
+
+/// The records of a topic that comes and goes.
+async fn marks(client: &Client<Tcp>, at: &TopicPartition) -> Result<Vec<Mark>, Failure> {
+    let ends = ends(client, std::slice::from_ref(at)).await?;
+    let mut marks = Vec::new();
+    let from = BTreeMap::from([(at.clone(), 0)]);
+    read(client, &from, &ends, |_, _, value| {
+        marks.extend(mark_of_value(value))
+    })
+    .await?;
+    Ok(marks)
 }
 
 /// The records that are in the relaxed topic.

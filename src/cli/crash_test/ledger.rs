@@ -5,6 +5,7 @@
 //! Invariant: an outcome that nobody knows (a timeout, an error that may have come after the
 //! append) promises nothing: such a record may be there once, or not at all.
 
+use super::topics::Topics;
 use crate::base::Offset;
 use crate::base::prng::Prng;
 use crate::client::TopicPartition;
@@ -74,7 +75,8 @@ impl fmt::Display for Promise {
     }
 }
 
-/// Counts of one run. Everything below `unacknowledged_found` is a fault.
+/// Counts of one run. Everything below `unacknowledged_found` is a fault, but for the topics made
+/// and deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
     /// Records handed to an idempotent producer with acks=all.
@@ -99,6 +101,13 @@ pub struct Counts {
     pub commits_back: u64,
     /// Records that the broker refused for good, though nothing was wrong with them.
     pub refused: u64,
+    /// Topics that were made while others came and went.
+    pub topics_made: u64,
+    /// Topics that were deleted.
+    pub topics_deleted: u64,
+    /// Topics that are back, or gone, though they were deleted, or made; and such that hold records
+    /// of an earlier one.
+    pub topics_wrong: u64,
 }
 
 impl Counts {
@@ -110,6 +119,7 @@ impl Counts {
             + self.changed
             + self.commits_back
             + self.refused
+            + self.topics_wrong
     }
 }
 
@@ -280,6 +290,23 @@ impl Ledger {
             ));
         }
         self.on_committed(at, offset);
+    }
+
+    /// So many acknowledged records of a topic that comes and goes are not there.
+    pub fn on_turnover(&mut self, name: &str, lost: u64) {
+        self.counts.lost += lost;
+        if lost > 0 {
+            self.fault(format!("{name}: {lost} acknowledged records are lost"));
+        }
+    }
+
+    /// Takes over what is known of such topics.
+    pub fn on_topics(&mut self, topics: &mut Topics) {
+        (self.counts.topics_made, self.counts.topics_deleted) = (topics.made, topics.deleted);
+        for why in std::mem::take(&mut topics.wrong) {
+            self.counts.topics_wrong += 1;
+            self.fault(why);
+        }
     }
 
     /// Something is wrong that has no count of its own; `why` is a sentence.

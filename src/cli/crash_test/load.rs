@@ -4,8 +4,10 @@
 //! Two producers live as long as the run, so that what they resend after a crash must be known to
 //! the new process; a third one is renewed in every round, so that no producer id is given twice.
 //! A fourth one sends with acks=1 to a topic of its own, for which power cuts are allowed to lose.
+//! Besides, topics come and go; see [`super::topics`].
 
 use super::ledger::{Ledger, RecordId};
+use super::topics::{SharedTopics, Turnover};
 use crate::base::prng::Prng;
 use crate::batch::Codec;
 use crate::cli::output::Failure;
@@ -61,11 +63,14 @@ pub struct Load {
     ledger: SharedLedger,
     /// Acknowledged records of the relaxed topic.
     pub relaxed: Rc<RefCell<BTreeSet<RecordId>>>,
+    /// The topics that come and go.
+    pub topics: SharedTopics,
     sending: watch::Sender<bool>,
     lanes: Vec<Lane>,
     prng: Prng,
     producers: u32,
-    _members: JoinSet<()>,
+    /// Members of the group, and who makes and deletes topics.
+    _others: JoinSet<()>,
 }
 
 impl Load {
@@ -75,10 +80,18 @@ impl Load {
         ledger: SharedLedger,
         seed: u64,
     ) -> Result<Self, Failure> {
-        let mut members = JoinSet::new();
+        let (sending, topics) = (watch::Sender::new(false), SharedTopics::default());
+        let mut prng = Prng::new(seed);
+        let mut others = JoinSet::new();
+        let turnover = Turnover::new(
+            client.with_own_connections(),
+            Rc::clone(&topics),
+            Prng::new(prng.next_u64()),
+        );
+        others.spawn_local(turnover.run(sending.subscribe()));
         for _ in 0..MEMBERS {
             let (client, ledger) = (client.with_own_connections(), Rc::clone(&ledger));
-            members.spawn_local(async move {
+            others.spawn_local(async move {
                 loop {
                     follow(&client, &ledger).await;
                 }
@@ -88,11 +101,12 @@ impl Load {
             client,
             ledger,
             relaxed: Rc::default(),
-            sending: watch::Sender::new(false),
+            topics,
+            sending,
             lanes: Vec::new(),
-            prng: Prng::new(seed),
+            prng,
             producers: 0,
-            _members: members,
+            _others: others,
         };
         load.add_lane(options(Codec::None), Record::Durable).await?;
         load.add_lane(options(Codec::Lz4), Record::Durable).await?;

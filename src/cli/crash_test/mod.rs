@@ -2,8 +2,9 @@
 //! random moments, again and again; each time it is started anew and must have everything that it
 //! promised. `kill -9` shows what is written before it is answered, power cuts show what is synced.
 //!
-//! [`broker`] is the process, [`place`] its disk, [`load`] the clients, [`check`] what is asked
-//! after each crash, [`ledger`] the books, [`report`] the receipts.
+//! [`broker`] is the process, [`place`] its disk, [`load`] the clients, [`topics`] the topics that
+//! come and go, [`check`] what is asked after each crash, [`ledger`] the books, [`report`] the
+//! receipts.
 //!
 //! Invariant: whatever happens, also an interrupt, nothing stays behind: no process, no mount, no
 //! file.
@@ -14,6 +15,7 @@ mod ledger;
 mod load;
 mod place;
 mod report;
+mod topics;
 
 use super::output::{Failure, Format, Output, note};
 use crate::base::ErrorCode;
@@ -230,6 +232,7 @@ impl Course {
         self.receipts.recovery.push(took?);
         self.load.settled().await;
         check::check(&self.client, &self.ledger, false).await?;
+        check::turnover(&self.client, &self.load.topics, &self.ledger).await?;
         self.check_relaxed().await
     }
 

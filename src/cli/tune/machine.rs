@@ -69,6 +69,8 @@ pub struct Machine {
     pub buffers_max: (Option<u64>, Option<u64>),
     /// What the data directory is on.
     pub mount: Option<Mount>,
+    /// The file that switches off what pages out cold memory while there is enough (DAMON).
+    pub pages_out: Option<PathBuf>,
     /// Shards to start.
     pub shards: usize,
     /// Microseconds to spin.
@@ -112,6 +114,7 @@ impl Machine {
                 &read("proc/self/mountinfo").unwrap_or_default(),
                 &existing(&config.data_dir),
             ),
+            pages_out: pages_out(root),
             shards,
             poll_us: config.poll.as_micros(),
             poll_refused: config.poll_refused,
@@ -155,6 +158,28 @@ pub fn first_of_each_core(root: &Path, allowed: &[usize]) -> Vec<usize> {
         cores.insert(read(root, &topology).unwrap_or_else(|| cpu.to_string()))
     };
     allowed.iter().filter(first).copied().collect()
+}
+
+/// The state file of a running DAMON monitor one of whose schemes pages memory out.
+pub fn pages_out(root: &Path) -> Option<PathBuf> {
+    let numbered = |dir: PathBuf| {
+        let mut paths: Vec<_> = fs::read_dir(dir)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        paths.sort();
+        paths
+    };
+    let says = |file: PathBuf, word: &str| fs::read_to_string(file).is_ok_and(|s| s.trim() == word);
+    let monitors = numbered(root.join("sys/kernel/mm/damon/admin/kdamonds"));
+    let mut found = monitors.into_iter().filter(|monitor| {
+        let contexts = numbered(monitor.join("contexts")).into_iter();
+        let mut schemes = contexts.flat_map(|context| numbered(context.join("schemes")));
+        says(monitor.join("state"), "on")
+            && schemes.any(|scheme| says(scheme.join("action"), "pageout"))
+    });
+    found.next().map(|monitor| monitor.join("state"))
 }
 
 /// The nearest directory above that is there already.

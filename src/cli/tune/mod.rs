@@ -80,6 +80,7 @@ fn advise(machine: &Machine) -> Vec<Finding> {
         backlog(machine),
         buffers(machine),
         filesystem(machine),
+        page_cache(machine),
     ]
 }
 
@@ -201,7 +202,10 @@ fn kernel(machine: &Machine) -> Finding {
 fn memlock(machine: &Machine) -> Finding {
     let seen = match machine.memlock_bytes {
         u64::MAX => "unlimited".to_owned(),
-        bytes => format!("{} KiB; rings do not count since Linux 5.12", bytes / 1024),
+        bytes => format!(
+            "{} KiB; newer kernels count rings (6.18 does)",
+            bytes / 1024
+        ),
     };
     finding("memlock", seen, None)
 }
@@ -299,4 +303,23 @@ fn filesystem(machine: &Machine) -> Finding {
         _ => Some("not known to be tried: ext4 and xfs are; forebay's speed may differ"),
     };
     finding("filesystem", kind, advice.map(str::to_owned))
+}
+
+fn page_cache(machine: &Machine) -> Finding {
+    let Some(state) = &machine.pages_out else {
+        return finding(
+            "page cache",
+            "nothing is seen that pages it out early",
+            None,
+        );
+    };
+    let advice = format!(
+        "records that were hot a minute ago come from the disk again: echo off | sudo tee {}",
+        state.display()
+    );
+    finding(
+        "page cache",
+        "paged out while there is memory (DAMON)",
+        Some(advice),
+    )
 }

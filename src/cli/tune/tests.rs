@@ -1,6 +1,6 @@
 //! The advice for machines that the tests make up, and what is read from file trees.
 
-use super::machine::{first_of_each_core, list_length, mount};
+use super::machine::{first_of_each_core, list_length, mount, pages_out};
 use super::*;
 
 /// A machine with nothing to change.
@@ -23,6 +23,7 @@ fn fine() -> Machine {
             kind: "ext4".to_owned(),
             options: "rw,relatime".to_owned(),
         }),
+        pages_out: None,
         shards: 2,
         poll_us: 0,
         poll_refused: false,
@@ -84,6 +85,9 @@ fn each_trouble_has_its_command() {
         m.congestion_control = Some("bbr".to_owned())
     });
     check("backlog", "somaxconn=4096", |m| m.backlog_max = Some(128));
+    check("page cache", "tee /state", |m| {
+        m.pages_out = Some("/state".into())
+    });
     check("buffers", "net.core.wmem_max=300000", |m| {
         m.socket_buffers.1 = Some(300_000)
     });
@@ -176,4 +180,22 @@ fn lists_and_siblings_are_read() {
     assert_eq!(first_of_each_core(root.path(), &[0, 1, 2, 3]), [0, 1]);
     assert_eq!(first_of_each_core(root.path(), &[2, 3]), [2, 3]);
     assert_eq!(first_of_each_core(root.path(), &[2, 7]), [2, 7], "unknown");
+}
+
+#[test]
+fn a_monitor_that_pages_out_is_found() {
+    let root = tempfile::tempdir().unwrap();
+    let monitors = root.path().join("sys/kernel/mm/damon/admin/kdamonds");
+    assert_eq!(pages_out(root.path()), None);
+    let monitor = |number: &str, state: &str, action: &str| {
+        let scheme = monitors.join(number).join("contexts/0/schemes/0");
+        std::fs::create_dir_all(&scheme).unwrap();
+        std::fs::write(scheme.join("action"), format!("{action}\n")).unwrap();
+        std::fs::write(monitors.join(number).join("state"), format!("{state}\n")).unwrap();
+    };
+    monitor("0", "on", "lru_prio");
+    monitor("1", "off", "pageout");
+    assert_eq!(pages_out(root.path()), None);
+    monitor("2", "on", "pageout");
+    assert_eq!(pages_out(root.path()), Some(monitors.join("2/state")));
 }

@@ -17,7 +17,7 @@ const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
 /// Batches of one partition, in order.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(in crate::client) struct Chunk {
     rest: VecDeque<(Header, Bytes)>,
     ready: VecDeque<ConsumedRecord>,
     /// Ascending by first offset; those that begin later than the batches read so far.

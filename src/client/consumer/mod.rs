@@ -7,7 +7,7 @@
 //! then are revoked partitions given away, so that offsets can be committed before.
 
 mod assignor;
-mod chunk;
+pub(super) mod chunk;
 mod fetcher;
 mod membership;
 mod offsets;

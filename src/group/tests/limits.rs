@@ -115,3 +115,82 @@ fn only_so_many_member_ids_are_given_out() {
         "they expire"
     );
 }
+
+#[test]
+fn what_groups_may_take_together_is_bounded() {
+    let mut f = Fixture::new();
+    f.version = 3;
+    let speak = |f: &mut Fixture, group_id: &str, said_bytes: usize| {
+        let mut request = JoinGroupRequest {
+            group_id: group_id.into(),
+            ..join("")
+        };
+        request.protocols[0].metadata = Bytes::from(vec![0; said_bytes]);
+        f.join(request)
+    };
+    f.coordinator.set_room(100_000);
+    let token = speak(&mut f, "a", 60_000);
+    assert_eq!(f.joined(token).error_code, ErrorCode::PolicyViolation);
+    assert_eq!(f.coordinator.size_bytes(), 0, "it has left nothing");
+    let first = speak(&mut f, "a", 30_000);
+    f.sleep(0);
+    let size_bytes = f.coordinator.size_bytes();
+    assert!((60_000..70_000).contains(&size_bytes), "{size_bytes}");
+
+    f.coordinator.set_room(0);
+    let token = speak(&mut f, "a", 0);
+    assert_eq!(f.joined(token).error_code, ErrorCode::PolicyViolation);
+    assert_eq!(commit_to(&mut f, "b"), ErrorCode::PolicyViolation);
+    // Who is there may come back with what it said, and is not assigned more than there is room.
+    let member_id = f.joined(first).member_id;
+    let mut request = JoinGroupRequest {
+        group_id: "a".into(),
+        ..join(&member_id)
+    };
+    request.protocols[0].metadata = Bytes::from(vec![1; 30_000]);
+    let token = f.join(request);
+    assert_eq!(f.joined(token).error_code, ErrorCode::None);
+    let assignments = vec![SyncGroupRequestAssignment {
+        member_id: member_id.clone(),
+        assignment: Bytes::from(vec![0; 1000]),
+    }];
+    let request = SyncGroupRequest {
+        group_id: "a".into(),
+        assignments,
+        ..sync(&member_id, 2, &[])
+    };
+    let again = request.clone();
+    let token = f.call(|coordinator, now, caller, out| coordinator.sync(now, caller, request, out));
+    assert_eq!(f.synced(token).1, ErrorCode::PolicyViolation);
+    f.coordinator.set_room(2000);
+    let token = f.call(|coordinator, now, caller, out| coordinator.sync(now, caller, again, out));
+    assert_eq!(f.synced(token).1, ErrorCode::None);
+}
+
+#[test]
+fn committed_texts_are_counted_and_come_free_again() {
+    let mut f = Fixture::new();
+    assert_eq!(commit_to(&mut f, "g"), ErrorCode::None);
+    let size_bytes = f.coordinator.size_bytes();
+    f.coordinator.set_room(0);
+    assert_eq!(
+        commit_to(&mut f, "g"),
+        ErrorCode::None,
+        "it takes no more than before"
+    );
+    assert_eq!(f.coordinator.size_bytes(), size_bytes);
+    let more = OffsetCommitRequest {
+        group_id: "g".into(),
+        ..commit("", -1)
+    };
+    let mut longer = more.clone();
+    longer.topics[0].partitions[0].committed_metadata = Some("x".repeat(1000));
+    assert_eq!(f.commit_all(longer.clone())[0], ErrorCode::PolicyViolation);
+    f.coordinator.set_room(1000);
+    assert_eq!(f.commit_all(longer)[0], ErrorCode::None);
+    assert!(f.coordinator.size_bytes() > size_bytes + 900);
+    assert_eq!(f.commit_all(more)[0], ErrorCode::None);
+    assert_eq!(f.coordinator.size_bytes(), size_bytes);
+    f.call(|coordinator, _, caller, out| coordinator.delete_groups(caller, &["g".into()], out));
+    assert_eq!(f.coordinator.size_bytes(), 0);
+}

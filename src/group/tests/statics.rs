@@ -1,6 +1,7 @@
 //! Static members (KIP-345).
 
 use super::*;
+use std::time::Duration;
 
 /// A stable group of static members `a`, `b`, ...; their ids in that order. `a` leads.
 fn stable_statics(f: &mut Fixture, instances: &[&str]) -> Vec<String> {
@@ -195,4 +196,23 @@ fn an_instance_id_does_not_go_with_a_promised_id() {
     let promised = f.joined_now(join("")).member_id;
     let response = f.joined_now(join_static(&promised, "a"));
     assert_eq!(response.error_code, ErrorCode::UnknownServerError);
+}
+
+#[test]
+fn a_round_without_time_that_nobody_comes_to_is_not_repeated_at_once() {
+    let mut f = Fixture::new();
+    let mut hasty = join_static("", "b");
+    hasty.rebalance_timeout_ms = 0;
+    let tokens = [join_static("", "a"), hasty.clone()].map(|request| f.join(request));
+    f.sleep(0);
+    let members = tokens.map(|token| f.joined(token).member_id);
+    for member_id in &members {
+        f.synced_now(member_id, 1, &members);
+    }
+    f.leave(&[(&members[0], None)]);
+    f.step(Coordinator::on_deadline);
+    let next = f.coordinator.next_deadline().unwrap();
+    assert_eq!(next.since(f.now.mono), Duration::from_secs(1));
+    let token = f.join(hasty);
+    assert_eq!(f.joined(token).generation_id, 2, "who comes ends the round");
 }

@@ -25,6 +25,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Long enough for something that must not happen, if it is about to.
 const MOMENT: Duration = Duration::from_millis(30);
 
+/// Few buffers, so that the suite runs beyond them.
+const BUFFERS_MAX: usize = 2;
+
 /// A way to wait that the suite runs with, on one of the back ends.
 trait Make {
     type Io: Io;
@@ -53,6 +56,7 @@ impl<const POLL_US: u64> Make for OnRing<POLL_US> {
             data_dir,
             listener,
             entries: 8,
+            buffers_max: BUFFERS_MAX,
             pace: Pace::new(Duration::from_micros(POLL_US), Arc::default()),
         })
         .expect("io_uring is available")
@@ -69,7 +73,7 @@ impl<const POLL_US: u64> Make for OnPosix<POLL_US> {
 
     fn make(data_dir: DataDir, listener: Option<Listener>) -> Posix {
         let pace = Pace::new(Duration::from_micros(POLL_US), Arc::default());
-        Posix::new(data_dir, listener, pace).unwrap()
+        Posix::new(data_dir, listener, pace, BUFFERS_MAX).unwrap()
     }
 }
 

@@ -19,6 +19,7 @@ on_each!(
     an_extent_beyond_the_file_is_an_error,
     an_empty_send_completes,
     a_long_extent_leaves_turns_to_others,
+    more_readers_than_buffers_take_turns,
     shutdown_ends_pending_operations,
     accepting_pauses_without_descriptors,
 );
@@ -283,6 +284,35 @@ fn a_long_extent_leaves_turns_to_others<I: Make>() {
     );
     bench.sent(long).unwrap();
     assert_eq!(reader.join().unwrap(), LENGTH);
+}
+
+fn more_readers_than_buffers_take_turns<I: Make>() {
+    let mut bench = Bench::<I>::new();
+    let whole = pattern(16 << 20);
+    let file = bench.file("segment", &whole);
+    for path in [FetchPath::Copy, FetchPath::Splice] {
+        bench.path = path;
+        let begin = |bench: &mut Bench<I>| {
+            let (socket, peer) = bench.connect();
+            let all = extent(&file, 0, whole.len() as u64);
+            (bench.submit_send(&socket, vec![all]), peer, socket)
+        };
+        let stuck: Vec<_> = (0..BUFFERS_MAX + 2).map(|_| begin(&mut bench)).collect();
+        bench.stays_quiet();
+        let (token, peer, _socket) = begin(&mut bench);
+        let reader = read_all(peer, whole.len());
+        bench.sent(token).unwrap();
+        assert!(
+            reader.join().unwrap() == whole,
+            "{path:?}, beside those that take nothing"
+        );
+        let read = |(token, peer, socket)| (token, read_all(peer, whole.len()), socket);
+        let readers: Vec<_> = stuck.into_iter().map(read).collect();
+        for (token, reader, _socket) in readers {
+            bench.sent(token).unwrap();
+            assert!(reader.join().unwrap() == whole, "{path:?}");
+        }
+    }
 }
 
 fn shutdown_ends_pending_operations<I: Make>() {

@@ -14,8 +14,9 @@ mod setup;
 
 pub use setup::{Refused, probe};
 
+use super::buffers::Buffers;
 use super::files::DataDir;
-use super::loading::{Buffer, Load};
+use super::loading::Load;
 use super::pace::Pace;
 use super::sending::{Progress, SEND_TURN_BYTES_MAX, Sending};
 use super::slab::Slab;
@@ -40,9 +41,6 @@ use std::time::Duration;
 /// How long a drop waits for the kernel to let go of all buffers.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Buffers of loads that are kept; more readers of cold data than this make new ones.
-const SPARES_MAX: usize = 4;
-
 /// The key of the bell's read; no operation has it.
 const BELL_KEY: u64 = u64::MAX - 1;
 
@@ -56,6 +54,8 @@ pub struct RingConfig {
     /// Slots of the submission queue, a power of two; more operations wait in memory. The
     /// completion queue has 16 times as many.
     pub entries: u32,
+    /// Buffers for data that is not in the page cache, each of [`super::BUFFER_BYTES`].
+    pub buffers_max: usize,
     /// How it waits.
     pub pace: Pace,
 }
@@ -74,8 +74,10 @@ pub struct Ring {
     bell_count: Box<[u8; 8]>,
     data_dir: DataDir,
     pace: Pace,
-    /// Buffers that loads have left over.
-    spares: Vec<Buffer>,
+    /// The memory of loads.
+    buffers: Buffers,
+    /// Sends that wait for some of it.
+    starved: VecDeque<(Token, Socket, Sending)>,
     /// Empty between waits, kept for its memory.
     finished: Vec<Finished>,
     overflow_reported: bool,
@@ -111,7 +113,8 @@ impl Ring {
             bell_count: Box::new([0; 8]),
             data_dir: config.data_dir,
             pace: config.pace,
-            spares: Vec::new(),
+            buffers: Buffers::new(config.buffers_max),
+            starved: VecDeque::new(),
             finished: Vec::new(),
             overflow_reported: false,
             thread_bound: PhantomData,
@@ -181,6 +184,7 @@ impl Ring {
 
     /// Gives every runnable send its share of this turn.
     fn push_sends(&mut self, completions: &mut Vec<Completion>) {
+        self.feed_starved();
         for _ in 0..self.runnable.len() {
             let Some((token, socket, mut sending)) = self.runnable.pop_front() else {
                 return;
@@ -188,6 +192,9 @@ impl Ring {
             match sending.push(&socket, SEND_TURN_BYTES_MAX, &self.pace.stats) {
                 Ok(Progress::Share) => self.runnable.push_back((token, socket, sending)),
                 Ok(Progress::Blocked) => {
+                    if !self.starved.is_empty() {
+                        self.buffers.keep(sending.unload());
+                    }
                     self.start(token, Operation::AwaitRoom { socket, sending });
                 }
                 Ok(Progress::Cold) => {
@@ -196,19 +203,31 @@ impl Ring {
                     }
                 }
                 Ok(Progress::Done) => {
-                    if self.spares.len() < SPARES_MAX {
-                        self.spares.extend(sending.into_spare());
-                    }
+                    self.buffers.keep(sending.unload());
                     completions.push(sent(token, Ok(())));
                 }
                 Err(error) => completions.push(sent(token, Err(error))),
             }
         }
+        self.feed_starved();
+    }
+
+    /// Lets sends go on that wait for memory, as far as there is some.
+    fn feed_starved(&mut self) {
+        let room = self.buffers.room().min(self.starved.len());
+        self.runnable.extend(self.starved.drain(..room));
     }
 
     /// Has the kernel fetch what a send lacks; a buffered read waits inside the kernel, not here.
     fn start_load(&mut self, token: Token, socket: Socket, mut sending: Sending) -> io::Result<()> {
-        let load = sending.load(self.spares.pop())?;
+        let Some(load) = sending.load(&mut self.buffers)? else {
+            // Who waits for its peer gives way. If others are starved already, it has.
+            if self.starved.is_empty() {
+                self.unload_blocked();
+            }
+            self.starved.push_back((token, socket, sending));
+            return Ok(());
+        };
         let operation = Operation::Load {
             socket,
             sending,
@@ -216,6 +235,19 @@ impl Ring {
         };
         self.start(token, operation);
         Ok(())
+    }
+
+    /// Takes the memory of one send that waits for room in its socket. The kernel watches the
+    /// socket for it and knows nothing of the rest.
+    fn unload_blocked(&mut self) {
+        let unloaded = self.pending.values_mut().find_map(|pending| match pending {
+            Pending {
+                operation: Operation::AwaitRoom { sending, .. },
+                ..
+            } => sending.unload(),
+            _ => None,
+        });
+        self.buffers.keep(unloaded);
     }
 
     /// A load ended; the send goes on, or fails.

@@ -88,32 +88,7 @@ impl Operation {
             Operation::AwaitRoom { socket, .. } => {
                 opcode::PollAdd::new(raw(socket), libc::POLLOUT as u32).build()
             }
-            Operation::Load { load, .. } => {
-                let Load {
-                    file,
-                    position,
-                    length,
-                    target,
-                    ..
-                } = load;
-                let fd = Fd(files::descriptor(file).as_raw_fd());
-                match target {
-                    Target::Buffer(buffer) => {
-                        let room = buffer.room(*length);
-                        opcode::Read::new(fd, room.as_mut_ptr(), room.len() as u32)
-                            .offset(*position)
-                            .build()
-                    }
-                    Target::Pipe(pipe) => {
-                        let writer = Fd(pipe.writer().as_raw_fd());
-                        // No segment is larger than 4 GiB.
-                        let position = *position as i64;
-                        opcode::Splice::new(fd, position, writer, -1, *length as u32)
-                            .flags(libc::SPLICE_F_MOVE)
-                            .build()
-                    }
-                }
-            }
+            Operation::Load { load, .. } => load_entry(load),
             Operation::Sync { file } => {
                 let fd = Fd(files::descriptor(file).as_raw_fd());
                 let flags = match files::is_dir(file) {
@@ -122,6 +97,27 @@ impl Operation {
                 };
                 opcode::Fsync::new(fd).flags(flags).build()
             }
+        }
+    }
+}
+
+/// The entry that reads the next stretch of a file.
+fn load_entry(load: &mut Load) -> Entry {
+    let fd = Fd(files::descriptor(&load.file).as_raw_fd());
+    match &mut load.target {
+        Target::Buffer(buffer) => {
+            let room = buffer.room(load.length);
+            opcode::Read::new(fd, room.as_mut_ptr(), room.len() as u32)
+                .offset(load.position)
+                .build()
+        }
+        Target::Pipe(pipe) => {
+            let writer = Fd(pipe.writer().as_raw_fd());
+            // No segment is larger than 4 GiB.
+            let position = load.position as i64;
+            opcode::Splice::new(fd, position, writer, -1, load.length as u32)
+                .flags(libc::SPLICE_F_MOVE)
+                .build()
         }
     }
 }

@@ -66,8 +66,9 @@ impl Refused {
                 "either the kernel was built without io_uring or is too old: {kernel}; or {seccomp}"
             ),
             Some(Errno::EINVAL) => format!("the kernel lacks a feature: {kernel}"),
-            Some(Errno::ENOMEM) => "raise the memory limit of the container, or the locked memory \
-                 limit (ulimit -l unlimited; systemd: LimitMEMLOCK=infinity), or use fewer cores"
+            Some(Errno::ENOMEM) => "raise the locked memory limit (ulimit -l unlimited; systemd: \
+                 LimitMEMLOCK=infinity) or the memory limit of the container, or use fewer --cores \
+                 or --ring-entries"
                 .to_owned(),
             Some(Errno::EMFILE | Errno::ENFILE) => {
                 "raise the limit of open files (ulimit -n; systemd: LimitNOFILE)".to_owned()

@@ -91,6 +91,33 @@ fn write_caching_makes_acks_all_visible_when_written() {
 }
 
 #[test]
+fn a_log_with_too_much_unsynced_makes_every_batch_wait_for_its_sync() {
+    for write_caching in [false, true] {
+        let mut rig = Rig::new(Config {
+            unsynced_bytes_max: 100,
+            write_caching,
+            ..Config::default()
+        });
+        let relaxed = Origin::Client { durable: false };
+        for offset in 0..2 {
+            let appended = rig.append(plain(1, START_MS), relaxed).unwrap();
+            assert_eq!((appended.base_offset, appended.held), (offset, false));
+            rig.write();
+        }
+        assert!(rig.log.unsynced_bytes() >= 100);
+        assert!(rig.append(plain(1, START_MS), relaxed).unwrap().held);
+        assert!(rig.append(plain(1, START_MS), CLIENT).unwrap().held);
+        rig.write();
+        assert_eq!(rig.log.high_watermark(), 2, "what is held is not seen");
+        rig.sync();
+        assert_eq!(rig.log.high_watermark(), 4);
+        assert!(!rig.append(plain(1, START_MS), relaxed).unwrap().held);
+        rig.write();
+        assert_eq!(rig.log.high_watermark(), 5);
+    }
+}
+
+#[test]
 fn duplicates_get_the_original_offsets_and_wait_for_them() {
     let mut rig = Rig::new(Config::default());
     let original = rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap();

@@ -100,6 +100,8 @@ pub struct Connection {
     taken_bytes: usize,
     /// A complete frame that waits for its turn.
     postponed: Option<Bytes>,
+    /// Its last request waits for a partition; what follows must not pass it.
+    held_back: bool,
     /// A send is under way.
     sending: bool,
     /// What that send is charged for.
@@ -135,6 +137,7 @@ impl Connection {
             block_bytes: 0,
             taken_bytes: 0,
             postponed: None,
+            held_back: false,
             sending: false,
             sending_bytes: 0,
             draining: false,
@@ -154,7 +157,7 @@ impl Connection {
     /// the peer may not send, a complete frame is waiting, or with requests under way the
     /// connection would hold more than `held_max`.
     pub fn receive_wish(&self, held_max: usize) -> Option<usize> {
-        if self.draining || self.postponed.is_some() {
+        if self.draining || self.postponed.is_some() || self.held_back {
             return None;
         }
         let room = begun_bytes(self.buffer.as_ref()?);
@@ -246,7 +249,7 @@ impl Connection {
             Progress::Ready(_) => false,
         };
         let taken = overlaps || self.slots_bytes + self.sending_bytes <= REPLY_BYTES_MAX;
-        taken && self.slots.len() < REQUESTS_MAX && !self.slots.iter().any(busy)
+        taken && !self.held_back && self.slots.len() < REQUESTS_MAX && !self.slots.iter().any(busy)
     }
 
     /// A request was started that came in a frame of so many bytes.
@@ -255,6 +258,11 @@ impl Connection {
         self.slots_bytes += bytes;
         let progress = Progress::Waiting { call, overlaps };
         self.slots.push_back(Slot { bytes, progress });
+    }
+
+    /// Its last request waits for a partition, or does not any more.
+    pub fn hold(&mut self, held_back: bool) {
+        self.held_back = held_back;
     }
 
     /// A request turned out to ask so many partitions or groups.

@@ -1,4 +1,6 @@
-//! `forebay group`: list, describe, delete consumer groups.
+//! `forebay group`: list, describe, delete consumer groups, and how late they are.
+
+mod lag;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +30,15 @@ pub enum Command {
     List(List),
     /// Show members, committed offsets and lag of a group
     Describe(Describe),
+    /// Show how late a group is, in records and in seconds, and when it will have read everything
+    ///
+    /// One line for each partition of the topics that the group reads, and one for all. SECONDS is
+    /// the age of the oldest unread record by its timestamp; `-` is no commit, or an age that is not
+    /// known. The rates are those between two looks, so the first table takes one interval.
+    ///
+    /// Ends with 0, with 1 if the group or a broker cannot be asked, with 2 for wrong arguments, and
+    /// with 3 if the group is later than --max-seconds.
+    Lag(lag::Lag),
     /// Delete groups that have no members, with their offsets
     Delete(Delete),
 }
@@ -75,6 +86,7 @@ pub async fn run(command: Command, output: &mut Output) -> Result<(), Failure> {
     match command {
         Command::List(command) => list(command, output).await,
         Command::Describe(command) => describe(command, output).await,
+        Command::Lag(command) => lag::run(command, output).await,
         Command::Delete(command) => delete(command, output).await,
     }
 }
@@ -125,9 +137,7 @@ async fn describe(command: Describe, output: &mut Output) -> Result<(), Failure>
         rows.entry(partition).or_default().committed = Some(offset);
     }
     if rows.is_empty() && group.members.is_empty() && is_dead(&group) {
-        return Err(Failure::Failed(format!(
-            "group \"{name}\" does not exist: see `forebay group list`"
-        )));
+        return Err(no_group(name));
     }
     for (index, member) in group.members.iter().enumerate() {
         // Groups that are not of consumers put other things there.
@@ -163,9 +173,7 @@ async fn delete(command: Delete, output: &mut Output) -> Result<(), Failure> {
             ErrorCode::NonEmptyGroup => {
                 failures.push(format!("group \"{group}\" has members: stop them first"))
             }
-            ErrorCode::GroupIdNotFound => failures.push(format!(
-                "group \"{group}\" does not exist: see `forebay group list`"
-            )),
+            ErrorCode::GroupIdNotFound => failures.push(no_group(&group).to_string()),
             code => failures.push(format!("group \"{group}\": {code}")),
         }
     }
@@ -206,7 +214,7 @@ async fn describe_group(client: &Client<Tcp>, group: &str) -> Result<DescribedGr
 async fn committed(
     client: &Client<Tcp>,
     group: &str,
-) -> Result<Vec<(TopicPartition, i64)>, Failure> {
+) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
     // Version 8 asks for groups, earlier ones for one: both shapes are filled in.
     let request = OffsetFetchRequest {
         group_id: group.to_owned(),
@@ -221,7 +229,27 @@ async fn committed(
     let node = Node::Coordinator(group.to_owned());
     let within = client.options().request_timeout;
     let response = client
-        .send_within(node, request, OFFSET_FETCH_VERSION_MAX, within)
+        .retry(async || {
+            let (node, request) = (node.clone(), request.clone());
+            let response = client
+                .send_within(node, request, OFFSET_FETCH_VERSION_MAX, within)
+                .await?;
+            let of_groups = response.groups.iter().map(|group| group.error_code);
+            let mut codes = of_groups.chain([response.error_code]);
+            match codes.find(|code| code.is_error()) {
+                None => Ok(response),
+                Some(code) => {
+                    // It may have moved.
+                    client.forget_coordinator(group);
+                    Err(ClientError::Broker {
+                        api: "OffsetFetch",
+                        subject: format!("group \"{group}\""),
+                        code,
+                        message: None,
+                    })
+                }
+            }
+        })
         .await?;
     let mut committed = Vec::new();
     for topic in response.topics {
@@ -331,6 +359,12 @@ impl Row {
 fn member_name(member: &DescribedGroupMember) -> String {
     let name = member.group_instance_id.as_ref();
     name.unwrap_or(&member.member_id).clone()
+}
+
+fn no_group(name: &str) -> Failure {
+    Failure::Failed(format!(
+        "group \"{name}\" does not exist: see `forebay group list`"
+    ))
 }
 
 fn is_dead(group: &DescribedGroup) -> bool {

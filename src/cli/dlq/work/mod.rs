@@ -1,0 +1,353 @@
+//! Dealing with dead letters: each open one is sent back or skipped, once per origin. Owns the
+//! order in which things are written, and so the promise: a replay that ends anywhere and is run
+//! again sends nothing twice.
+//!
+//! Before a record is sent, the journal has a note with an offset that its partition had not
+//! reached; after it, where the record is. A note without its end is settled first by the next run:
+//! it looks for the record from that offset on. Records carry their origin in a header for that.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::journal::{Entry, Journal, Note, State};
+use super::letter::Letter;
+use crate::base::Offset;
+use crate::cli::output::Failure;
+use crate::client::dead_letter::Place;
+use crate::client::{ProduceError, ProducerRecord, TopicPartition};
+
+/// The topics, as this work needs them.
+pub(super) trait Topics {
+    /// Stores notes in the journal, in order; they are durable when it returns.
+    async fn note(&mut self, notes: &[Note]) -> Result<(), Failure>;
+
+    /// How many partitions a topic has.
+    async fn partitions(&mut self, topic: &str) -> Result<i32, Failure>;
+
+    /// The offset behind the last record of a partition.
+    async fn end(&mut self, partition: &TopicPartition) -> Result<Offset, Failure>;
+
+    /// Looks for copies of these origins in a partition, from this offset on.
+    async fn find(
+        &mut self,
+        partition: &TopicPartition,
+        from: Offset,
+        origins: &BTreeSet<Place>,
+    ) -> Result<Found, Failure>;
+
+    /// Sends records; gives what became of each, in the same order. Records of one partition arrive
+    /// in order.
+    async fn send(&mut self, records: Vec<Addressed>) -> Result<Vec<Sent>, Failure>;
+}
+
+/// A record and where it goes.
+pub(super) type Addressed = (TopicPartition, ProducerRecord);
+
+/// The offset of a record that was sent, or why it was not.
+pub(super) type Sent = Result<Offset, ProduceError>;
+
+/// What was found in a partition.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The first offset that could be looked at.
+    pub first: Offset,
+    /// Where the copies are.
+    pub at: BTreeMap<Place, Offset>,
+}
+
+/// What to do with dead letters.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// The dead letter topic.
+    pub letters: String,
+    /// Where to send them, instead of where they came from.
+    pub to: Option<String>,
+    /// A record is not sent more often than this.
+    pub replays_max: u32,
+    /// Those that were skipped count as open.
+    pub takes_skipped: bool,
+    /// Nothing is written.
+    pub is_dry_run: bool,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Dealt with now, by the topic they went to.
+    pub done: BTreeMap<String, u64>,
+    /// Found where a replay that was cut short had sent them.
+    pub arrived: u64,
+    /// Dealt with before.
+    pub dealt_with: u64,
+    /// Of the same origin as another one of this run.
+    pub twins: u64,
+    /// Left as they are: positions, by the reason.
+    pub left: BTreeMap<String, Vec<String>>,
+}
+
+impl Report {
+    /// How many were dealt with now.
+    pub fn done_count(&self) -> u64 {
+        self.done.values().sum()
+    }
+
+    /// How many were left as they are.
+    pub fn left_count(&self) -> usize {
+        self.left.values().map(Vec::len).sum()
+    }
+}
+
+/// A dead letter on its way.
+struct Outgoing {
+    position: String,
+    origin: Place,
+    target: TopicPartition,
+    record: ProducerRecord,
+    replays: u32,
+}
+
+/// The work on one dead letter topic.
+pub(super) struct Work<'a, T> {
+    topics: &'a mut T,
+    journal: Journal,
+    rules: Rules,
+    /// Offsets that these partitions have reached.
+    ends: BTreeMap<TopicPartition, Offset>,
+    /// Origins that this run has dealt with.
+    ours: BTreeSet<Place>,
+    /// Origins of which it cannot be told any more whether they were sent.
+    unclear: BTreeSet<Place>,
+    /// What was done so far.
+    pub report: Report,
+}
+
+const UNCLEAR: &str = "were being sent when a replay was cut short, and the records of that time \
+                       are gone: look whether they arrived, and skip them if so";
+const NO_ORIGIN: &str = "do not say which topic they came from: name one with --to";
+const OF_LETTERS: &str = "came from the dead letter topic itself: name another one with --to";
+const EMPTY: &str = "carry neither key nor value: their records are only where they came from";
+
+impl<'a, T: Topics> Work<'a, T> {
+    /// Begins, or goes on where the journal ends; [`Work::settle`] comes first.
+    pub fn new(topics: &'a mut T, journal: Journal, rules: Rules) -> Self {
+        Self {
+            topics,
+            journal,
+            rules,
+            ends: BTreeMap::new(),
+            ours: BTreeSet::new(),
+            unclear: BTreeSet::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// Finds out what became of what an earlier run was sending when it ended.
+    pub async fn settle(&mut self) -> Result<(), Failure> {
+        let mut by_target: BTreeMap<TopicPartition, Vec<(Place, Offset, u32)>> = BTreeMap::new();
+        for (origin, target, end, replays) in self.journal.unsettled() {
+            let sent = by_target.entry(target).or_default();
+            sent.push((origin, end, replays));
+        }
+        for (target, sent) in by_target {
+            let from = sent.iter().map(|(_, end, _)| *end).min().unwrap_or(0);
+            let origins = sent.iter().map(|(origin, ..)| origin.clone()).collect();
+            let found = self.topics.find(&target, from, &origins).await?;
+            let mut notes = Vec::new();
+            for (origin, end, replays) in sent {
+                match found.at.get(&origin) {
+                    Some(offset) => {
+                        self.report.arrived += 1;
+                        notes.push((origin, Some(replayed(&target, *offset, replays))));
+                    }
+                    None if found.first <= end => notes.push((origin, None)),
+                    None => drop(self.unclear.insert(origin)),
+                }
+            }
+            self.note(notes).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends those of the letters back that are open, and may be sent.
+    pub async fn replay(&mut self, letters: &[Letter]) -> Result<(), Failure> {
+        let mut batch = Vec::new();
+        for letter in letters {
+            let origin = letter.origin();
+            if self.unclear.contains(&origin) {
+                self.leave(letter.position(), UNCLEAR.to_owned());
+                continue;
+            }
+            if !self.is_open(&origin) {
+                continue;
+            }
+            let before = self.journal.replays_at(&origin).max(letter.dead.replays);
+            match self.target(letter, before) {
+                Ok(topic) => {
+                    let partitions = self.topics.partitions(&topic).await?;
+                    let partition = letter.partition_of(&topic, partitions);
+                    let replays = before.saturating_add(1);
+                    self.ours.insert(origin.clone());
+                    batch.push(Outgoing {
+                        position: letter.position(),
+                        origin,
+                        target: TopicPartition { topic, partition },
+                        record: letter.to_record(replays),
+                        replays,
+                    });
+                }
+                Err(reason) => self.leave(letter.position(), reason),
+            }
+        }
+        match self.rules.is_dry_run {
+            true => batch
+                .iter()
+                .for_each(|outgoing| self.report_sent(&outgoing.target)),
+            false => self.send(batch).await?,
+        }
+        Ok(())
+    }
+
+    /// Notes for those of the letters that are open that they are to stay where they are.
+    pub async fn skip(&mut self, letters: &[Letter], reason: &str) -> Result<(), Failure> {
+        let mut notes = Vec::new();
+        for letter in letters {
+            let origin = letter.origin();
+            if !self.unclear.contains(&origin) && !self.is_open(&origin) {
+                continue;
+            }
+            self.unclear.remove(&origin);
+            self.ours.insert(origin.clone());
+            let reason = reason.to_owned();
+            notes.push((origin, Some(Entry::Skipped { reason })));
+        }
+        let count = notes.len() as u64;
+        self.note(notes).await?;
+        let topic = self.rules.letters.clone();
+        *self.report.done.entry(topic).or_default() += count;
+        Ok(())
+    }
+
+    /// Whether nobody has dealt with this origin; counts it if somebody has.
+    fn is_open(&mut self, origin: &Place) -> bool {
+        if self.ours.contains(origin) {
+            self.report.twins += 1;
+            return false;
+        }
+        let is_open = match self.journal.state(origin) {
+            State::Open => true,
+            State::Skipped => self.rules.takes_skipped,
+            State::Sending | State::Replayed => false,
+        };
+        self.report.dealt_with += u64::from(!is_open);
+        is_open
+    }
+
+    /// The topic that a letter goes to, after so many replays, or why it does not.
+    fn target(&self, letter: &Letter, before: u32) -> Result<String, String> {
+        let rules = &self.rules;
+        if letter.is_empty() {
+            return Err(EMPTY.to_owned());
+        }
+        if before >= rules.replays_max {
+            return Err(format!(
+                "were sent back {} times and failed again: mend the cause and raise \
+                 --replays-max, or skip them",
+                rules.replays_max
+            ));
+        }
+        let topic = rules.to.as_ref().or(letter.dead.topic.as_ref());
+        match topic {
+            None => Err(NO_ORIGIN.to_owned()),
+            Some(topic) if *topic == rules.letters => Err(OF_LETTERS.to_owned()),
+            Some(topic) => Ok(topic.clone()),
+        }
+    }
+
+    async fn send(&mut self, batch: Vec<Outgoing>) -> Result<(), Failure> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mut intents = Vec::new();
+        for outgoing in &batch {
+            let target = &outgoing.target;
+            let end = match self.ends.get(target) {
+                Some(end) => *end,
+                None => self.topics.end(target).await?,
+            };
+            self.ends.insert(target.clone(), end);
+            let entry = Entry::Sending {
+                topic: target.topic.clone(),
+                partition: target.partition,
+                end,
+                replays: outgoing.replays,
+            };
+            intents.push((outgoing.origin.clone(), Some(entry)));
+        }
+        self.note(intents).await?;
+        let records = batch.iter();
+        let records = records.map(|each| (each.target.clone(), each.record.clone()));
+        let results = self.topics.send(records.collect()).await?;
+        let mut outcomes = Vec::new();
+        let mut unknown = None;
+        for (outgoing, result) in batch.into_iter().zip(results) {
+            match result {
+                Ok(offset) => {
+                    let target = &outgoing.target;
+                    let entry = replayed(target, offset, outgoing.replays);
+                    outcomes.push((outgoing.origin, Some(entry)));
+                    self.report_sent(target);
+                    self.ends.insert(target.clone(), offset.saturating_add(1));
+                }
+                Err(error) if is_refusal(&error) => {
+                    outcomes.push((outgoing.origin, None));
+                    self.leave(outgoing.position, format!("were not taken: {error}"));
+                }
+                Err(error) => drop(unknown.get_or_insert(error)),
+            }
+        }
+        self.note(outcomes).await?;
+        match unknown {
+            Some(error) => Err(Failure::Failed(format!(
+                "{error}: run it again, it finds out first what has arrived"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    async fn note(&mut self, notes: Vec<Note>) -> Result<(), Failure> {
+        if !self.rules.is_dry_run && !notes.is_empty() {
+            self.topics.note(&notes).await?;
+        }
+        notes.iter().for_each(|note| self.journal.apply(note));
+        Ok(())
+    }
+
+    fn report_sent(&mut self, target: &TopicPartition) {
+        *self.report.done.entry(target.topic.clone()).or_default() += 1;
+    }
+
+    fn leave(&mut self, position: String, reason: String) {
+        self.report.left.entry(reason).or_default().push(position);
+    }
+}
+
+fn replayed(target: &TopicPartition, offset: Offset, replays: u32) -> Entry {
+    Entry::Replayed {
+        topic: target.topic.clone(),
+        partition: target.partition,
+        offset,
+        replays,
+    }
+}
+
+/// Whether it is certain that the record was not stored.
+fn is_refusal(error: &ProduceError) -> bool {
+    matches!(
+        error,
+        ProduceError::Refused { .. }
+            | ProduceError::TooLarge { .. }
+            | ProduceError::BufferFull { .. }
+    )
+}
