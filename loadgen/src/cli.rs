@@ -119,8 +119,10 @@ pub struct FlashSale {
     #[arg(long, value_parser = duration)]
     pub db_latency: Option<Duration>,
 
-    /// The database for the rows: sqlite:FILE, or postgres://USER:PASSWORD@HOST:PORT/DATABASE
-    /// (without TLS; tables in a schema `flash_sale`) [default: a temporary SQLite file]
+    /// The database for the rows: sqlite:FILE, or without TLS
+    /// postgres://USER:PASSWORD@HOST:PORT/DATABASE (tables in a schema `flash_sale`), or
+    /// mysql://USER:PASSWORD@HOST:PORT/DATABASE (MySQL from 8.0 or MariaDB from 10.6, tables
+    /// `flash_sale_...`) [default: a temporary SQLite file]
     #[arg(long, value_name = "DATABASE", value_parser = Place::parse)]
     pub sink: Option<Place>,
 

@@ -1,13 +1,17 @@
 //! The real database: a row per order, and each partition's next offset in the same transaction as
 //! the rows before it.
 //!
-//! [`Place`] names one, [`Store`] is one opened: an embedded SQLite file, or a PostgreSQL server.
+//! [`Place`] names one, [`Store`] is one opened: an embedded SQLite file, or a server of PostgreSQL
+//! or MySQL.
 //! Invariant: with [`Rules::exactly_once`], the rows of a partition are exactly those of the
 //! offsets below its next offset, after any crash; so whoever resumes there applies each order
 //! once. The order id is not UNIQUE unless [`Rules::unique_key`] asks for it: the constraint would
 //! hide a doubled order from the verdict instead of showing it.
 
+mod audit;
+mod mysql;
 mod postgres;
+mod server;
 mod sqlite;
 
 use std::collections::BTreeMap;
@@ -18,12 +22,14 @@ use serde::{Serialize, Serializer};
 
 use crate::failure::Failure;
 use crate::orders::Order;
-use postgres::Postgres;
 use sqlite::Sqlite;
 
-/// The schema of a sale in PostgreSQL.
+pub use audit::Audit;
+
+/// What the tables of a sale lie in on a server: a schema in PostgreSQL, a prefix of their names in
+/// MySQL.
 const SCHEMA: &str = "flash_sale";
-/// The schema in which its speed is measured.
+/// The same where the server's speed is measured.
 const SCRATCH_SCHEMA: &str = "flash_sale_scratch";
 
 /// One order whose write has ended, ready to become a row.
@@ -41,23 +47,7 @@ pub struct Row {
     pub finished_ns: i64,
 }
 
-/// What the database answers about the whole sale, each by SQL over the rows.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Audit {
-    /// Rows in all.
-    pub rows: u64,
-    /// Distinct order ids that the sale could have sent.
-    pub distinct: u64,
-    /// Rows whose order id the sale never had.
-    pub unknown: u64,
-    /// Rows of a user that were applied before, or begun before the end of, the user's earlier one.
-    pub order_violations: u64,
-    /// The shortest time in which `writes_per_s` writes followed each other, in nanoseconds;
-    /// `None` if there were fewer writes.
-    pub fastest_second_ns: Option<i64>,
-}
-
-/// Where the rows go: `sqlite:PATH` or `postgres://USER@HOST/DATABASE`.
+/// Where the rows go: `sqlite:PATH`, `postgres://USER@HOST/DATABASE` or the same with `mysql://`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Place {
     /// A SQLite file.
@@ -67,6 +57,13 @@ pub enum Place {
         /// The address as the user gave it, maybe with a password.
         url: String,
         /// The schema that holds the tables.
+        schema: String,
+    },
+    /// A MySQL or MariaDB server.
+    Mysql {
+        /// The address as the user gave it, maybe with a password.
+        url: String,
+        /// What the names of the tables begin with.
         schema: String,
     },
 }
@@ -98,31 +95,34 @@ impl Place {
         if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
             return Ok(Self::Sqlite(path.into()));
         }
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            let (url, schema) = (text.to_owned(), SCHEMA.to_owned());
-            return Ok(Self::Postgres { url, schema });
+        let (url, schema) = (text.to_owned(), SCHEMA.to_owned());
+        match text.split_once("://") {
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres { url, schema }),
+            Some(("mysql", _)) => Ok(Self::Mysql { url, schema }),
+            _ => Err(format!(
+                "`{text}` is no database: write sqlite:FILE, postgres://USER@HOST/DATABASE or \
+                 mysql://USER@HOST/DATABASE"
+            )),
         }
-        Err(format!(
-            "`{text}` is no database: write sqlite:FILE or postgres://USER@HOST/DATABASE"
-        ))
     }
 
     /// A place of the same kind beside this one, to try things out.
     pub fn scratch(&self) -> Self {
-        match self {
-            Self::Sqlite(path) => Self::Sqlite(path.with_extension("scratch")),
-            Self::Postgres { url, .. } => Self::Postgres {
-                url: url.clone(),
-                schema: SCRATCH_SCHEMA.to_owned(),
-            },
+        let mut place = self.clone();
+        match &mut place {
+            Self::Sqlite(path) => _ = path.set_extension("scratch"),
+            Self::Postgres { schema, .. } | Self::Mysql { schema, .. } => {
+                SCRATCH_SCHEMA.clone_into(schema);
+            }
         }
+        place
     }
 
     /// The file, if it is one.
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::Sqlite(path) => Some(path),
-            Self::Postgres { .. } => None,
+            Self::Postgres { .. } | Self::Mysql { .. } => None,
         }
     }
 }
@@ -132,7 +132,9 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "{}", path.display()),
-            Self::Postgres { url, .. } => f.write_str(&postgres::without_password(url)),
+            Self::Postgres { url, .. } | Self::Mysql { url, .. } => {
+                f.write_str(&server::without_password(url))
+            }
         }
     }
 }
@@ -143,14 +145,33 @@ impl Serialize for Place {
     }
 }
 
+/// What each kind of database can do; for the details see [`Store`].
+trait Database: fmt::Debug + Send {
+    /// A remembered fact.
+    fn fact(&self, name: &str) -> Result<Option<String>, Failure>;
+
+    /// Remembers a fact.
+    fn remember(&self, name: &str, value: &str) -> Result<(), Failure>;
+
+    /// The next offset of each partition that has rows.
+    fn next_offsets(&self) -> Result<BTreeMap<i32, i64>, Failure>;
+
+    /// Makes rows permanent and returns how many were turned away.
+    fn apply(&mut self, rows: &[Row]) -> Result<u64, Failure>;
+
+    /// The single row of numbers that `question` is answered with.
+    fn ask(&self, question: &str) -> Result<Vec<Option<i64>>, Failure>;
+
+    /// The table to ask.
+    fn orders_table(&self) -> &str;
+
+    /// Removes everything that was created.
+    fn erase(self: Box<Self>) -> Result<(), Failure>;
+}
+
 /// An open database. Its calls wait for the answer and must not be made inside a task.
 #[derive(Debug)]
-pub enum Store {
-    /// Embedded.
-    Sqlite(Sqlite),
-    /// A server.
-    Postgres(Postgres),
-}
+pub struct Store(Box<dyn Database>);
 
 impl Store {
     /// Opens the database and creates what is missing in it.
@@ -158,12 +179,11 @@ impl Store {
     /// # Errors
     /// If it cannot be opened or reached, with its name and what was tried.
     pub fn open(place: &Place, rules: Rules) -> Result<Self, Failure> {
-        match place {
-            Place::Sqlite(path) => Sqlite::open(path, rules).map(Self::Sqlite),
-            Place::Postgres { url, schema } => {
-                Postgres::open(url, schema, rules).map(Self::Postgres)
-            }
-        }
+        Ok(Self(match place {
+            Place::Sqlite(path) => Box::new(Sqlite::open(path, rules)?),
+            Place::Postgres { url, schema } => Box::new(postgres::open(url, schema, rules)?),
+            Place::Mysql { url, schema } => Box::new(mysql::open(url, schema, rules)?),
+        }))
     }
 
     /// A remembered fact about the sale, for instance its settings.
@@ -171,10 +191,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub fn fact(&self, name: &str) -> Result<Option<String>, Failure> {
-        match self {
-            Self::Sqlite(store) => store.fact(name),
-            Self::Postgres(store) => store.fact(name),
-        }
+        self.0.fact(name)
     }
 
     /// Remembers a fact about the sale.
@@ -182,10 +199,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub fn remember(&self, name: &str, value: &str) -> Result<(), Failure> {
-        match self {
-            Self::Sqlite(store) => store.remember(name, value),
-            Self::Postgres(store) => store.remember(name, value),
-        }
+        self.0.remember(name, value)
     }
 
     /// The next offset of each partition that has rows.
@@ -193,10 +207,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub fn next_offsets(&self) -> Result<BTreeMap<i32, i64>, Failure> {
-        match self {
-            Self::Sqlite(store) => store.next_offsets(),
-            Self::Postgres(store) => store.next_offsets(),
-        }
+        self.0.next_offsets()
     }
 
     /// Inserts `rows`, those of a partition in this sequence and with the move of its next offset
@@ -205,10 +216,7 @@ impl Store {
     /// # Errors
     /// If the database fails; then no partition is left between its rows and its offset.
     pub fn apply(&mut self, rows: &[Row]) -> Result<u64, Failure> {
-        match self {
-            Self::Sqlite(store) => store.apply(rows),
-            Self::Postgres(store) => store.apply(rows),
-        }
+        self.0.apply(rows)
     }
 
     /// Asks the rows what happened in a sale of `orders` orders before a database of
@@ -217,10 +225,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub fn audit(&self, orders: u64, writes_per_s: u32) -> Result<Audit, Failure> {
-        match self {
-            Self::Sqlite(store) => store.audit(orders, writes_per_s),
-            Self::Postgres(store) => store.audit(orders, writes_per_s),
-        }
+        Audit::of(&*self.0, orders, writes_per_s)
     }
 
     /// Writes begun in `from_ns..to_ns` (nanoseconds since 1970).
@@ -228,10 +233,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub fn writes_between(&self, from_ns: i64, to_ns: i64) -> Result<u64, Failure> {
-        match self {
-            Self::Sqlite(store) => store.writes_between(from_ns, to_ns),
-            Self::Postgres(store) => store.writes_between(from_ns, to_ns),
-        }
+        audit::writes_between(&*self.0, from_ns, to_ns)
     }
 
     /// Removes everything that was created.
@@ -239,10 +241,7 @@ impl Store {
     /// # Errors
     /// If the database fails.
     pub fn erase(self) -> Result<(), Failure> {
-        match self {
-            Self::Sqlite(store) => store.erase(),
-            Self::Postgres(store) => store.erase(),
-        }
+        self.0.erase()
     }
 
     /// An empty database in memory.
@@ -257,6 +256,24 @@ impl Store {
 mod tests {
     use super::*;
 
+    /// A row of partition 0, written when its order id says.
+    pub(super) fn row(order_id: u64, user: &str, user_seq: u32, offset: i64) -> Row {
+        let order = Order {
+            order_id,
+            user_id: user.into(),
+            user_seq,
+            ..Order::default()
+        };
+        let started_ns = order_id as i64 * 1_000;
+        Row {
+            partition: 0,
+            offset,
+            order: Some(order),
+            started_ns,
+            finished_ns: started_ns + 500,
+        }
+    }
+
     #[test]
     fn a_place_is_read_and_shown_without_its_password() {
         let sqlite = Place::parse("sqlite:/tmp/sale.db").unwrap();
@@ -268,7 +285,9 @@ mod tests {
             serde_json::to_string(&postgres).unwrap(),
             "\"postgres://shop@db.example/orders\""
         );
-        for wrong in ["mysql://x", "sqlite:", "sale.db", ""] {
+        let mysql = Place::parse("mysql://shop:secret@db.example/orders").unwrap();
+        assert_eq!(mysql.to_string(), "mysql://shop@db.example/orders");
+        for wrong in ["oracle://x", "sqlite:", "sale.db", ""] {
             assert!(Place::parse(wrong).unwrap_err().contains("sqlite:FILE"));
         }
     }

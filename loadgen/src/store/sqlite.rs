@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Audit, Row, Rules};
+use super::{Database, Row, Rules};
 use crate::failure::Failure;
 
 const SCHEMA: &str = "
@@ -33,7 +33,7 @@ const UNIQUE: &str = "CREATE UNIQUE INDEX IF NOT EXISTS order_ids ON orders (ord
 
 /// An open file.
 #[derive(Debug)]
-pub struct Sqlite {
+pub(super) struct Sqlite {
     connection: Connection,
     rules: Rules,
 }
@@ -60,22 +60,24 @@ impl Sqlite {
         }
         Ok(Self { connection, rules })
     }
+}
 
-    pub(super) fn fact(&self, name: &str) -> Result<Option<String>, Failure> {
+impl Database for Sqlite {
+    fn fact(&self, name: &str) -> Result<Option<String>, Failure> {
         let mut query = self
             .connection
             .prepare_cached("SELECT value FROM sale WHERE name = ?1")?;
         Ok(query.query_row([name], |row| row.get(0)).optional()?)
     }
 
-    pub(super) fn remember(&self, name: &str, value: &str) -> Result<(), Failure> {
+    fn remember(&self, name: &str, value: &str) -> Result<(), Failure> {
         let statement = "INSERT INTO sale VALUES (?1, ?2)
             ON CONFLICT (name) DO UPDATE SET value = excluded.value";
         self.connection.execute(statement, [name, value])?;
         Ok(())
     }
 
-    pub(super) fn next_offsets(&self) -> Result<BTreeMap<i32, i64>, Failure> {
+    fn next_offsets(&self) -> Result<BTreeMap<i32, i64>, Failure> {
         let mut query = self
             .connection
             .prepare("SELECT partition, next_offset FROM progress")?;
@@ -83,7 +85,7 @@ impl Sqlite {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    pub(super) fn apply(&mut self, rows: &[Row]) -> Result<u64, Failure> {
+    fn apply(&mut self, rows: &[Row]) -> Result<u64, Failure> {
         let mut next_offsets = BTreeMap::new();
         let mut turned_away = 0;
         let transaction = self.connection.transaction()?;
@@ -126,51 +128,17 @@ impl Sqlite {
         Ok(turned_away)
     }
 
-    pub(super) fn audit(&self, orders: u64, writes_per_s: u32) -> Result<Audit, Failure> {
-        let (rows, distinct, unknown) = self.connection.query_row(
-            "SELECT count(*),
-                count(DISTINCT CASE WHEN order_id BETWEEN 1 AND ?1 THEN order_id END),
-                coalesce(sum(order_id NOT BETWEEN 1 AND ?1), 0)
-             FROM orders",
-            [orders],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )?;
-        let order_violations = self.connection.query_row(
-            "SELECT count(*) FROM (
-                SELECT applied, started_ns,
-                    lag(applied) OVER earlier AS applied_before,
-                    lag(finished_ns) OVER earlier AS finished_before
-                FROM orders
-                WINDOW earlier AS (PARTITION BY user_id ORDER BY user_seq, applied))
-             WHERE applied < applied_before OR started_ns < finished_before",
-            [],
-            |row| row.get(0),
-        )?;
-        let fastest_second_ns = self.connection.query_row(
-            "SELECT min(started_ns - started_before) FROM (
-                SELECT started_ns,
-                    lag(started_ns, ?1) OVER (ORDER BY started_ns) AS started_before
-                FROM orders)",
-            [writes_per_s],
-            |row| row.get(0),
-        )?;
-        Ok(Audit {
-            rows,
-            distinct,
-            unknown,
-            order_violations,
-            fastest_second_ns,
-        })
+    fn ask(&self, question: &str) -> Result<Vec<Option<i64>>, Failure> {
+        let mut query = self.connection.prepare(question)?;
+        let columns = 0..query.column_count();
+        Ok(query.query_row([], |row| columns.map(|column| row.get(column)).collect())?)
     }
 
-    pub(super) fn writes_between(&self, from_ns: i64, to_ns: i64) -> Result<u64, Failure> {
-        let query = "SELECT count(*) FROM orders WHERE started_ns >= ?1 AND started_ns < ?2";
-        Ok(self
-            .connection
-            .query_row(query, [from_ns, to_ns], |row| row.get(0))?)
+    fn orders_table(&self) -> &str {
+        "orders"
     }
 
-    pub(super) fn erase(self) -> Result<(), Failure> {
+    fn erase(self: Box<Self>) -> Result<(), Failure> {
         let path = self.connection.path().map(Path::new).map(Path::to_owned);
         drop(self.connection);
         let Some(path) = path.filter(|path| path.is_file()) else {
@@ -185,92 +153,25 @@ impl Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::orders::Order;
+    use crate::store::tests::row;
+    use crate::store::{Place, Store};
 
-    fn row(order_id: u64, user: &str, user_seq: u32, offset: i64) -> Row {
-        let order = Order {
-            order_id,
-            user_id: user.into(),
-            user_seq,
-            ..Order::default()
-        };
-        let started_ns = order_id as i64 * 1_000;
-        Row {
-            partition: 0,
-            offset,
-            order: Some(order),
-            started_ns,
-            finished_ns: started_ns + 500,
-        }
-    }
-
-    fn open(path: &Path) -> Result<Sqlite, Failure> {
-        Sqlite::open(path, Rules::default())
-    }
-
-    fn store() -> Sqlite {
-        open(Path::new(":memory:")).unwrap()
-    }
-
-    fn audit(rows: &[Row]) -> Audit {
-        let mut store = store();
-        store.apply(rows).unwrap();
-        store.audit(3, 2).unwrap()
-    }
-
-    #[test]
-    fn the_audit_of_a_right_sale_finds_every_order_once_and_in_order() {
-        let audit = audit(&[row(1, "a", 1, 0), row(2, "b", 1, 1), row(3, "a", 2, 2)]);
-        assert_eq!(
-            audit,
-            Audit {
-                rows: 3,
-                distinct: 3,
-                fastest_second_ns: Some(2_000),
-                ..audit
-            }
-        );
-        assert_eq!((audit.unknown, audit.order_violations), (0, 0));
-    }
-
-    #[test]
-    fn a_missing_a_doubled_and_an_unknown_order_show_in_the_counts() {
-        let lost = audit(&[row(1, "a", 1, 0), row(3, "a", 2, 2)]);
-        assert_eq!((lost.rows, lost.distinct), (2, 2));
-        let doubled = audit(&[row(1, "a", 1, 0), row(2, "b", 1, 1), row(2, "b", 1, 2)]);
-        assert_eq!((doubled.rows, doubled.distinct), (3, 2));
-        let unknown = audit(&[row(1, "a", 1, 0), row(4, "b", 1, 1)]);
-        assert_eq!((unknown.rows, unknown.distinct, unknown.unknown), (2, 1, 1));
-    }
-
-    #[test]
-    fn two_orders_of_one_user_applied_in_the_wrong_sequence_are_a_violation() {
-        let audit = audit(&[row(2, "a", 2, 0), row(1, "a", 1, 1)]);
-        assert_eq!(audit.order_violations, 1);
-    }
-
-    #[test]
-    fn an_order_begun_before_the_users_earlier_one_ended_is_a_violation() {
-        let mut early = row(2, "a", 2, 1);
-        early.started_ns = 1_400;
-        assert_eq!(audit(&[row(1, "a", 1, 0), early]).order_violations, 1);
-        let mut other_user = row(2, "b", 1, 1);
-        other_user.started_ns = 1_400;
-        assert_eq!(audit(&[row(1, "a", 1, 0), other_user]).order_violations, 0);
+    fn open(path: &Path, rules: Rules) -> Result<Store, Failure> {
+        Store::open(&Place::Sqlite(path.to_owned()), rules)
     }
 
     #[test]
     fn rows_and_offsets_survive_together() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sale.db");
-        let mut store = open(&path).unwrap();
+        let mut store = open(&path, Rules::default()).unwrap();
         store
             .apply(&[row(1, "a", 1, 10), row(2, "b", 1, 11)])
             .unwrap();
         store.remember("topic", "old").unwrap();
         store.remember("topic", "sale").unwrap();
         // A second connection sees only what a crash would leave.
-        let after = open(&path).unwrap();
+        let after = open(&path, Rules::default()).unwrap();
         assert_eq!(after.next_offsets().unwrap(), BTreeMap::from([(0, 12)]));
         assert_eq!(after.audit(2, 1).unwrap().rows, 2);
         assert_eq!(after.fact("topic").unwrap().as_deref(), Some("sale"));
@@ -283,7 +184,7 @@ mod tests {
             unique_key: true,
             ..Rules::default()
         };
-        let mut store = Sqlite::open(Path::new(":memory:"), rules).unwrap();
+        let mut store = open(Path::new(":memory:"), rules).unwrap();
         let rows = [row(1, "a", 1, 0), row(2, "b", 1, 1), row(1, "a", 1, 2)];
         assert_eq!(store.apply(&rows).unwrap(), 1);
         assert_eq!(store.audit(2, 1).unwrap().rows, 2);
@@ -298,7 +199,7 @@ mod tests {
             exactly_once: false,
             ..Rules::default()
         };
-        let mut store = Sqlite::open(&path, rules).unwrap();
+        let mut store = open(&path, rules).unwrap();
         assert_eq!(store.apply(&[row(1, "a", 1, 0)]).unwrap(), 0);
         assert_eq!(store.next_offsets().unwrap(), BTreeMap::new());
         store.erase().unwrap();
@@ -307,21 +208,12 @@ mod tests {
 
     #[test]
     fn an_order_that_becomes_no_row_moves_the_offset() {
-        let mut store = store();
+        let mut store = Store::memory();
         let mut nothing = row(2, "b", 1, 1);
         nothing.order = None;
         store.apply(&[row(1, "a", 1, 0), nothing]).unwrap();
         assert_eq!(store.audit(2, 1).unwrap().rows, 1);
         assert_eq!(store.next_offsets().unwrap(), BTreeMap::from([(0, 2)]));
-    }
-
-    #[test]
-    fn writes_are_counted_by_their_start() {
-        let mut store = store();
-        store
-            .apply(&[row(1, "a", 1, 0), row(2, "b", 1, 1), row(3, "a", 2, 2)])
-            .unwrap();
-        assert_eq!(store.writes_between(1_000, 3_000).unwrap(), 2);
     }
 
     #[test]
@@ -333,7 +225,7 @@ mod tests {
             "these are notes, not a database; long enough to be read",
         )
         .unwrap();
-        let failure = open(&path).unwrap_err();
+        let failure = open(&path, Rules::default()).unwrap_err();
         assert!(failure.to_string().contains("notes.txt"), "{failure}");
     }
 }
