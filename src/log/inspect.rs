@@ -238,16 +238,9 @@ pub(super) fn load_active(
     let Some(mut segment) = inspect_closed(dir, base_offset, files, config, now_ms)? else {
         return Ok(None);
     };
-    let Index::File(index) = segment.index else {
-        unreachable!("a closed segment has its index in files");
-    };
-    let (size_bytes, offset_end) = (segment.size_bytes, segment.offset_end);
-    let Some(index) = MemoryIndex::load(dir, base_offset, index, size_bytes, offset_end)? else {
+    if !segment.load_index(dir)? {
         return Ok(None);
-    };
-    let last_entry = index.offsets.last().map_or(0, |entry| entry.position);
-    segment.bytes_since_entry = size_bytes - u64::from(last_entry);
-    segment.index = Index::Memory(index);
+    }
     Ok(Some(segment))
 }
 

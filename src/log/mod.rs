@@ -44,6 +44,7 @@ use files::{
     EPOCHS_FILE, INDEX_SUFFIX, METADATA_FILE, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name,
     put_file,
 };
+use index::Index;
 use producers::Producers;
 use segment::Segment;
 use std::collections::VecDeque;
@@ -241,8 +242,11 @@ impl Log {
             if base_offset < written_base {
                 marks::hit(Mark::SyncOfSeveralFiles);
                 // The recovery point will pass this segment: its derived files must not be lost.
-                files.push(file_name(base_offset, INDEX_SUFFIX));
-                files.push(file_name(base_offset, TIME_INDEX_SUFFIX));
+                // A full disk may have cost it its indexes already.
+                if matches!(segment.index, Index::File(_)) {
+                    files.push(file_name(base_offset, INDEX_SUFFIX));
+                    files.push(file_name(base_offset, TIME_INDEX_SUFFIX));
+                }
                 files.push(file_name(segment.offset_end, SNAPSHOT_SUFFIX));
             }
         }

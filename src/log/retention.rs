@@ -131,13 +131,15 @@ impl Log {
     }
 
     /// Moves the start before the first `count` segments are removed. If the disk has no room for
-    /// the file that says so, their indexes make some: recovery would rebuild them.
+    /// the file that says so, their indexes make some: memory has them while they are needed, and
+    /// recovery would rebuild them.
     fn make_room(&mut self, dir: &mut dyn Dir, count: usize, start: Offset) -> io::Result<()> {
         match self.move_start(dir, start) {
             Err(error) if is_disk_full(&error) => {}
             result => return result,
         }
-        for segment in self.segments.range(..count) {
+        for segment in self.segments.range_mut(..count) {
+            segment.load_index(dir)?;
             for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
                 remove_file(dir, &file_name(segment.base_offset, suffix))?;
             }

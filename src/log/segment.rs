@@ -178,6 +178,22 @@ impl Segment {
         Ok(())
     }
 
+    /// Takes the indexes out of their files into memory. False if the files were damaged: then they
+    /// are empty, and every search begins at the start of the segment.
+    pub fn load_index(&mut self, dir: &mut dyn Dir) -> io::Result<bool> {
+        let Index::File(files) = self.index else {
+            return Ok(true);
+        };
+        let (base_offset, size_bytes) = (self.base_offset, self.size_bytes);
+        let index = MemoryIndex::load(dir, base_offset, files, size_bytes, self.offset_end)?;
+        let is_whole = index.is_some();
+        let index = index.unwrap_or_default();
+        let last_entry = index.offsets.last().map_or(0, |entry| entry.position);
+        self.bytes_since_entry = size_bytes - u64::from(last_entry);
+        self.index = Index::Memory(index);
+        Ok(is_whole)
+    }
+
     /// Makes the index files durable.
     pub fn sync_index(&self, dir: &mut dyn Dir) -> io::Result<()> {
         dir.sync(&file_name(self.base_offset, INDEX_SUFFIX))?;

@@ -147,6 +147,32 @@ fn retention_makes_room_on_a_disk_without_any() {
     );
 }
 
+/// Seed 683387278341 of the simulation: the next sync missed them, and the partition went offline.
+#[test]
+fn indexes_that_made_no_room_are_in_memory() {
+    let mut rig = Rig::new(Config {
+        retention_bytes: 0,
+        ..small()
+    });
+    for _ in 0..12 {
+        rig.append(plain(10, START_MS), RELAXED).unwrap();
+        rig.write();
+    }
+    rig.dir.capacity_bytes = Some(0);
+    for _ in 0..2 {
+        let error = rig.log.retain(&mut rig.dir, rig.now).unwrap_err();
+        assert!(is_disk_full(&error), "{error}");
+        rig.log.check();
+    }
+    assert!(!rig.dir.has("00000000000000000000.index"));
+    assert_eq!(rig.records(15, 1).len(), 110, "consumers are served");
+    rig.sync();
+    assert_eq!(rig.log.durable_offset(), 120);
+    rig.dir.capacity_bytes = None;
+    assert!(rig.retain().segments > 3);
+    assert_eq!(rig.kill().unwrap().log.log_end_offset(), 120);
+}
+
 /// Seed 20 of the simulation: what is queued was taken for stored.
 #[test]
 fn retention_of_a_stalled_log_counts_what_is_stored() {
