@@ -19,6 +19,7 @@
 //! | `read_only_files` | refused: nothing can be put right |
 //! | `clean_stop` | nothing is read but heads at the end of each segment, nothing written |
 //! | `clean_stop_with_an_unexpected_end` | treated as an unclean stop |
+//! | `clean_stop_below_the_recovery_point` | the same, and so refused: durable data is missing |
 //! | `recovery_point_within_a_segment` | below it only heads are read |
 //! | `torn_tail`, `zeroed_tail`, `garbage_tail` | cut after the last whole batch |
 //! | `torn_tail_below_later_segments` | cut, later segments removed: they were never durable |
@@ -378,15 +379,17 @@ impl<'a> Recovery<'a> {
         Ok(replay)
     }
 
-    /// The active segment after a clean stop, if it ends where it ended then.
+    /// The active segment after a clean stop, if it ends where it ended then and nothing durable
+    /// lies behind.
     fn load_trusted_active(
         &mut self,
         base_offset: Offset,
         end: Offset,
     ) -> Result<Option<Segment>, OpenError> {
         let now_ms = self.opening.now.wall_ms;
+        let as_left = |segment: &Segment| segment.offset_end == end && end >= self.recovery_point;
         let active = load_active(self.dir, base_offset, &self.files, self.config, now_ms)?
-            .filter(|segment| segment.offset_end == end || planted::is(Bug::IndexTrusted));
+            .filter(|segment| as_left(segment) || planted::is(Bug::IndexTrusted));
         if active.is_none() {
             self.report.repairs.push(format!(
                 "the stop was clean, but segment {base_offset} is not as it was left"

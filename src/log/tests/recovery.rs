@@ -231,41 +231,14 @@ fn a_clean_stop_is_no_excuse_for_lost_data() {
 }
 
 #[test]
-fn epochs_follow_the_bounds_of_the_log() {
-    let open = |dir: &mut TestDir, clean, leader_epoch| {
-        let opening = Opening {
-            now: Now::default(),
-            clean,
-            leader_epoch,
-            topic_id: TOPIC,
-        };
-        Log::open(dir, small(), opening, &mut Report::default()).unwrap()
-    };
-    let mut rig = Rig::new(small());
-    rig.put(5);
-    let mut dir = rig.close();
-    let mut log = open(&mut dir, true, 3);
-    assert_eq!(log.leader_epoch(), 3);
-    log.append(Now::default(), plain(4, -1), RELAXED).unwrap();
-    log.write_queued(&mut dir, Now::default()).unwrap();
-    // The batch of epoch 3 is lost, and with it the epoch.
-    let mut lost = dir.clone();
-    let mut contents = lost.contents(FIRST);
-    contents.pop();
-    lost.set(FIRST, Some(contents));
-    let mut cut = open(&mut lost, false, 1);
-    assert_eq!(cut.leader_epoch(), 1);
-    cut.append(Now::default(), plain(1, -1), RELAXED).unwrap();
-    cut.write_queued(&mut lost, Now::default()).unwrap();
-    assert_eq!(
-        lost.contents("leader-epoch-checkpoint"),
-        b"0\n2\n0 0\n1 5\n"
-    );
-    // The records of epoch 0 are deleted, and with them the epoch.
-    log.delete_records(&mut dir, 7).unwrap();
-    assert_eq!(log.end_offset_for_epoch(0), (0, 7));
-    log.close(&mut dir, Now::default()).unwrap();
-    assert_eq!(open(&mut dir, true, 3).end_offset_for_epoch(0), (0, 7));
+fn clean_stop_below_the_recovery_point() {
+    // As if older files had been put back, but for the checkpoint.
+    let mut older = Rig::new(small());
+    older.put(1);
+    let mut dir = older.close();
+    let newer = segments(3).close().contents("forebay-checkpoint");
+    dir.set("forebay-checkpoint", Some(newer));
+    refusal(Rig::open(dir, small(), true), "but was durable up to");
 }
 
 /// Damages the tail of the only segment at each of its bytes and expects the whole batches before.
