@@ -123,7 +123,8 @@ pub fn figures(measured: &Measured) -> String {
     }
     let _ = writeln!(
         text,
-        "waited for a core: {:.2} s, and times are judged with as much more room",
+        "waited for a core: {:.2} s; times are judged with as much more room, up to a tenth of \
+         the window",
         measured.facts.load.held_up.as_secs_f64()
     );
     let host = &measured.host;
