@@ -1,6 +1,6 @@
-//! The simulation: fixed seeds, which must take the marked branches, random ones for a while, and
-//! the seeds that have found something before. `scripts/sim` drives the ignored tests; what the
-//! simulation finds at all, `tests/planted.rs` shows.
+//! The simulation: fixed seeds, which must take the marked branches, and random ones for a while.
+//! `scripts/sim` drives the ignored tests; what the simulation finds at all, `tests/planted.rs`
+//! shows. What it has found once has a test of its own beside the code.
 
 use forebay::base::marks::{self, Mark};
 use forebay::sim::run::{Options, Report, run};
@@ -15,7 +15,7 @@ const LINES: usize = 60;
 const RARE: [Mark; 2] = [Mark::LogStartedAnew, Mark::CommitRefused];
 
 /// How long random seeds are tried.
-const RANDOM_SECONDS: u64 = 15;
+const RANDOM_SECONDS: u64 = 45;
 
 /// Time between two lines about progress.
 const TOLD_SECONDS: u64 = 20;
@@ -98,7 +98,7 @@ impl Sum {
 fn fixed_seeds() {
     marks::take();
     let mut sum = Sum::default();
-    for seed in 0..40 {
+    for seed in 0..100 {
         sum.add(&assert_good(options(seed)));
     }
     println!("{}", sum.describe());

@@ -3,8 +3,8 @@
 
 use super::files::{INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, file_name};
 use super::index::{
-    FileIndex, Index, MemoryIndex, OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES,
-    read_offset_entry, read_time_entry,
+    FileIndex, Index, OFFSET_ENTRY_BYTES, OffsetEntry, TIME_ENTRY_BYTES, read_offset_entry,
+    read_time_entry,
 };
 use super::segment::{RELATIVE_MAX, Segment};
 use super::walk::{Walk, WalkError};
