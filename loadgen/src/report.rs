@@ -123,8 +123,7 @@ pub fn figures(measured: &Measured) -> String {
     }
     let _ = writeln!(
         text,
-        "waited for a core: {:.2} s; times are judged with as much more room, up to a tenth of \
-         the window",
+        "waited for a core: {:.2} s; times are judged with as much more room, up to 0.6 s",
         measured.facts.load.held_up.as_secs_f64()
     );
     let host = &measured.host;
