@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 /// Flags of `forebay serve`. Each is also an environment variable (`--data-dir` is
 /// `FOREBAY_DATA_DIR`) and a key of the settings file (`data-dir:`), but for `--fetch`, which is
-/// short for a setting under its own name (`FOREBAY_FETCH_PATH`, `fetch.path:`), and `--config` and
-/// `--set`, which only a command line needs.
+/// short for a setting (`FOREBAY_FETCH_PATH`, `fetch.path:`), for `--config`, which is no key, and
+/// for `--set`, which is neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct ServeArgs {
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9092]
