@@ -96,7 +96,7 @@ impl Server {
     /// Starts a broker and waits until it serves. The errors are whole sentences.
     pub fn start(config: &Config) -> io::Result<Self> {
         let backend = choose_backend(config)?;
-        // Before the directory is taken, so that a busy port does not cost the mark of a clean stop.
+        // Before the directory is taken: a busy port must not cost the mark of a clean stop.
         let mut listeners = bind_all(config)?;
         let admin = config.admin_listen.map(admin::bind).transpose()?;
         let open_files_max = open_files_max(config.shards.cpus.len());
