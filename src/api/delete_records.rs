@@ -55,8 +55,8 @@ pub fn perform(
 
 fn cut(state: &mut ShardState, key: PartitionKey, before: Offset) -> Result<Offset, ErrorCode> {
     let partition = state.owned(key)?;
-    if partition.topic.internal {
-        // Kafka protects its internal topics from this.
+    if partition.topic.internal || !partition.settings.delete {
+        // Kafka protects its internal topics from this, and those that are only compacted.
         return Err(ErrorCode::PolicyViolation);
     }
     let cut = partition.log.delete_records(partition.dir.as_mut(), before);
