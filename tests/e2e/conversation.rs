@@ -4,6 +4,9 @@ use crate::broker::{Broker, batch, produce_request};
 use forebay::base::ErrorCode;
 use forebay::wire::Records;
 use forebay::wire::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use forebay::wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
 use forebay::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use forebay::wire::messages::metadata::MetadataRequest;
 use forebay::wire::messages::produce::ProduceRequest;
@@ -269,4 +272,30 @@ fn more_in_sync_replicas_are_not_asked_for_than_there_are() {
         (partition.error_code, partition.base_offset),
         (ErrorCode::None, 0)
     );
+}
+
+/// Kafka keeps the last record of each key: its start moves only with a topic that is deleted from.
+#[test]
+fn records_of_a_topic_that_is_only_compacted_are_not_deleted() {
+    let broker = Broker::start(1, "auto");
+    let mut raw = broker.connect();
+    raw.create_topic("c", 1);
+    raw.ask(9, &produce_request("c", 0, -1, batch(&[b"x"])));
+    let request = DeleteRecordsRequest {
+        topics: vec![DeleteRecordsTopic {
+            name: "c".to_owned(),
+            partitions: vec![DeleteRecordsPartition {
+                partition_index: 0,
+                offset: 1,
+            }],
+        }],
+        timeout_ms: 10_000,
+    };
+    let mut delete_with = |policy| {
+        raw.alter(2, "c", "cleanup.policy", policy);
+        let answer = raw.ask(2, &request);
+        answer.topics[0].partitions[0].error_code
+    };
+    assert_eq!(delete_with("compact"), ErrorCode::PolicyViolation);
+    assert_eq!(delete_with("compact,delete"), ErrorCode::None);
 }
