@@ -323,14 +323,44 @@ fn torn_tail_below_later_segments() {
 
 #[test]
 fn short_segment_beyond_the_recovery_point() {
-    let mut rig = unsynced_segments(4);
-    let second = name(&rig, 1, ".log");
-    let size = plain(3, START_MS).len();
-    change(&mut rig, &second, |contents| contents.truncate(2 * size));
-    let expected = rig.log.segments[1].base_offset + 6;
-    let rig = unclean(rig).unwrap();
-    assert_eq!(rig.log.log_end_offset(), expected + 1);
-    assert_eq!(rig.segment_files().len(), 2);
+    for cleanup_compact in [false, true] {
+        let mut rig = unsynced_segments(4);
+        rig.log.config.cleanup_compact = cleanup_compact;
+        let second = name(&rig, 1, ".log");
+        let size = plain(3, START_MS).len();
+        change(&mut rig, &second, |contents| contents.truncate(2 * size));
+        let expected = rig.log.segments[1].base_offset + 6;
+        let rig = rig.kill().unwrap();
+        assert_eq!(rig.log.log_end_offset(), expected);
+        assert_eq!(rig.segment_files().len(), 2);
+        rig.log.check();
+    }
+}
+
+/// A batch in the middle is gone, and those behind it have moved up.
+#[test]
+fn a_gap_within_a_segment() {
+    for cleanup_compact in [false, true] {
+        let mut rig = Rig::new(Config {
+            cleanup_compact,
+            ..small()
+        });
+        let batch = || {
+            let mut builder = Builder::new(Codec::None);
+            builder.append(START_MS, Some(b"key"), Some(b"value"), &[]);
+            builder.build()
+        };
+        for _ in 0..3 {
+            rig.append(batch(), RELAXED).unwrap();
+        }
+        rig.write();
+        let size = batch().len();
+        change(&mut rig, FIRST, |contents| {
+            drop(contents.drain(size..2 * size));
+        });
+        let rig = rig.kill().unwrap();
+        assert_eq!(rig.log.log_end_offset(), 1, "{cleanup_compact}");
+    }
 }
 
 #[test]
@@ -381,10 +411,13 @@ fn end_below_the_recovery_point() {
 
 #[test]
 fn missing_middle_segment() {
-    let mut rig = segments(4);
-    let second = name(&rig, 1, ".log");
-    rig.dir.set(&second, None);
-    refusal(rig.kill(), "are missing");
+    for cleanup_compact in [false, true] {
+        let mut rig = segments(4);
+        rig.log.config.cleanup_compact = cleanup_compact;
+        let second = name(&rig, 1, ".log");
+        rig.dir.set(&second, None);
+        refusal(rig.kill(), "are missing");
+    }
 }
 
 #[test]
