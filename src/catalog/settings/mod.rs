@@ -5,7 +5,7 @@
 //! give
 //! the default of all topics (`log.retention.ms`, `.minutes`, `.hours`). Invariant: a value is
 //! looked
-//! up in one order everywhere: topic override, then for each broker name dynamic for the node,
+//! up in one order everywhere: what is pinned for the broker's own topics, topic override, then for each broker name dynamic for the node,
 //! dynamic for the cluster, static; then the default.
 
 mod effective;
@@ -16,7 +16,7 @@ mod tests;
 
 pub use effective::{
     BrokerSettings, CompressionType, Layers, Source, Sourced, TopicSettings, broker_settings,
-    topic_settings,
+    pinned, topic_settings,
 };
 pub use kind::{Kind, list_items};
 pub use table::TABLE;
