@@ -82,6 +82,10 @@ pub struct Checker {
     failure: Option<String>,
     /// A fault of the disk can make a broker late.
     pub flush_may_fail: bool,
+    /// acks=all promises as much as acks=1, but in the topics that say something else.
+    pub write_caching: bool,
+    /// Times that the power was cut.
+    pub power_cuts: u64,
     /// Consumer groups.
     pub groups: GroupChecker,
     /// Requests sent.
@@ -120,13 +124,15 @@ impl Checker {
         self.sent.get(&id)
     }
 
-    /// A record was acknowledged at an offset.
-    pub fn on_acked(&mut self, now: Mono, id: RecordId, offset: Offset) {
+    /// A record was acknowledged at an offset, to a request with these acks: a record that was sent
+    /// with acks=1 at first is promised more if it was sent again with acks=all.
+    pub fn on_acked(&mut self, now: Mono, id: RecordId, offset: Offset, acks: i16) {
         self.acked += 1;
         if let Some(sent) = self.sent.get(&id).copied() {
             let placed = self.on_placed(sent.partition, offset, id);
             if let Some(entry) = placed {
                 entry.acked_at.get_or_insert(now);
+                entry.acks = entry.acks.min(acks);
             }
         }
     }
@@ -248,6 +254,7 @@ impl Checker {
     /// The broker is gone.
     pub fn on_crash(&mut self, now: Mono, crash: Crash) {
         self.groups.on_crash();
+        self.power_cuts += u64::from(crash == Crash::Power);
         for history in self.histories.values_mut() {
             if crash == Crash::Power {
                 let durable = history.lose(now, self.flush_may_fail);
@@ -419,7 +426,7 @@ mod tests {
             checker.on_sent(id(number), sent);
         }
         for number in 0..5 {
-            checker.on_acked(Mono(0), id(number), number as Offset);
+            checker.on_acked(Mono(0), id(number), number as Offset, acks);
         }
         assert_eq!(checker.failure(), None);
         checker
@@ -442,7 +449,7 @@ mod tests {
         assert!(failure(acked(-1), |c| c.on_read(KEY, 2, id(2), 7)).is_none());
         assert!(failure(acked(-1), |c| c.on_read(KEY, 2, id(5), 7)).is_some());
         assert!(failure(acked(-1), |c| c.on_read(KEY, 6, id(2), 7)).is_some());
-        assert!(failure(acked(-1), |c| c.on_acked(Mono(1), id(6), 4)).is_some());
+        assert!(failure(acked(-1), |c| c.on_acked(Mono(1), id(6), 4, -1)).is_some());
     }
 
     #[test]
@@ -494,8 +501,8 @@ mod tests {
         let anew = |c: &mut Checker| {
             c.on_crash(Mono(1), Crash::Power);
             // Offset 3 is another record now, so 4 is gone as well.
-            c.on_acked(Mono(2), id(5), 3);
-            c.on_acked(Mono(2), id(6), 4);
+            c.on_acked(Mono(2), id(5), 3, 1);
+            c.on_acked(Mono(2), id(6), 4, 1);
         };
         assert!(failure(acked(1), anew).is_none());
         let kept = |c: &mut Checker| {
@@ -505,6 +512,16 @@ mod tests {
             c.on_read(KEY, 2, id(5), 7);
         };
         assert!(failure(acked(1), kept).is_some());
+    }
+
+    #[test]
+    fn acks_all_promises_more_than_the_acks_one_before() {
+        let mut checker = acked(1);
+        checker.on_acked(Mono(1), id(3), 3, -1);
+        assert!(failure(checker, crash(Crash::Power, 3)).is_some());
+        let mut checker = acked(1);
+        checker.on_acked(Mono(1), id(3), 3, -1);
+        assert!(failure(checker, crash(Crash::Power, 4)).is_none());
     }
 
     #[test]
