@@ -1,7 +1,7 @@
 //! The end of a turn. The order is fixed, because each step makes the next one true:
 //!
 //! 1. write: every log with queued batches, one vectored write each
-//! 2. release: answers whose offset is reached; long polls that can see more
+//! 2. release: answers whose offset is durable; long polls that can see more
 //! 3. sync: one round under way per log, where somebody still waits or it is due (group commit);
 //!    only partitions that something happened to are looked at
 //! 4. publish: a new catalog, once its records are durable

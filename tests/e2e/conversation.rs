@@ -4,7 +4,14 @@ use crate::broker::{Broker, batch, produce_request};
 use forebay::base::ErrorCode;
 use forebay::wire::Records;
 use forebay::wire::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use forebay::wire::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use forebay::wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
 use forebay::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use forebay::wire::messages::find_coordinator::FindCoordinatorRequest;
 use forebay::wire::messages::metadata::MetadataRequest;
 use forebay::wire::messages::produce::ProduceRequest;
 use forebay::wire::{Message, Reader};
@@ -194,4 +201,53 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
         client_software_version: "1".to_owned(),
     };
     assert_eq!(raw.ask(3, &request).error_code, ErrorCode::InvalidRequest);
+}
+
+/// With the codes of Kafka 4.3.1.
+#[test]
+fn records_of_internal_and_of_compacted_topics_cannot_be_deleted() {
+    let broker = Broker::start(2, "auto");
+    let mut raw = broker.connect();
+    let group = FindCoordinatorRequest {
+        key: "group".to_owned(),
+        ..FindCoordinatorRequest::default()
+    };
+    assert_eq!(raw.ask(3, &group).error_code, ErrorCode::None);
+    let topic = |(name, policy): (&str, &str)| CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: vec![CreatableTopicConfig {
+            name: "cleanup.policy".to_owned(),
+            value: Some(policy.to_owned()),
+        }],
+        ..CreatableTopic::default()
+    };
+    let topics = [("compacted", "compact"), ("both", "compact,delete")];
+    let request = CreateTopicsRequest {
+        topics: topics.map(topic).into(),
+        timeout_ms: 10_000,
+        ..CreateTopicsRequest::default()
+    };
+    let created = raw.ask(7, &request).topics;
+    assert!(created.iter().all(|topic| !topic.error_code.is_error()));
+    for (name, expected) in [
+        ("__consumer_offsets", ErrorCode::InvalidTopic),
+        ("__cluster_metadata", ErrorCode::UnknownTopicOrPartition),
+        ("compacted", ErrorCode::PolicyViolation),
+        ("both", ErrorCode::None),
+    ] {
+        let request = DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: name.to_owned(),
+                partitions: vec![DeleteRecordsPartition {
+                    partition_index: 0,
+                    offset: -1,
+                }],
+            }],
+            timeout_ms: 10_000,
+        };
+        let deleted = &raw.ask(2, &request).topics[0].partitions[0];
+        assert_eq!(deleted.error_code, expected, "{name}");
+    }
 }
