@@ -195,6 +195,11 @@ impl Checker {
         self.histories.get(&key).map_or(0, |h| h.high_watermark)
     }
 
+    /// The log start offset, as far as it is known.
+    pub fn log_start(&self, key: PartitionKey) -> Offset {
+        self.histories.get(&key).map_or(0, |h| h.log_start)
+    }
+
     /// Records up to this offset were deleted, and that was acknowledged.
     pub fn on_records_deleted(&mut self, key: PartitionKey, low_watermark: Offset) {
         let history = self.histories.entry(key).or_default();
@@ -275,7 +280,12 @@ impl Checker {
             }
             return self.fail(format!("{key:?} is offline after a restart"));
         };
-        self.on_ends(key, log_start, log_end);
+        self.on_end(key, log_end);
+        let before = self.log_start(key);
+        if log_start < before {
+            let what = format!("{key:?}: log start went back from {before} to {log_start}");
+            self.fail(what);
+        }
         let Some(history) = self.histories.get_mut(&key) else {
             return;
         };
@@ -288,8 +298,8 @@ impl Checker {
         history.entries.retain(|offset, _| *offset < log_end);
     }
 
-    /// A log that nobody writes to reaches from here to there.
-    pub fn on_ends(&mut self, key: PartitionKey, log_start: Offset, log_end: Offset) {
+    /// A log that nobody writes to ends here.
+    pub fn on_end(&mut self, key: PartitionKey, log_end: Offset) {
         let Some(history) = self.histories.get(&key) else {
             return;
         };
@@ -298,11 +308,6 @@ impl Checker {
             && *offset >= log_end
         {
             let what = format!("{key:?} ends at {log_end}: {entry:?} at {offset} is lost");
-            return self.fail(what);
-        }
-        if log_start < history.log_start {
-            let before = history.log_start;
-            let what = format!("{key:?}: log start went back from {before} to {log_start}");
             self.fail(what);
         }
     }
