@@ -221,7 +221,12 @@ impl Producer {
 
     fn produce(&mut self, scene: &mut Scene<'_>) {
         let now = scene.world.now;
-        if !scene.quiet && self.in_flight > 0 && self.prng.below(400) == 0 {
+        // What acks=1 has written is at stake only for a while: it is sent again more often.
+        let patience = match self.plan.idempotent && self.plan.acks == 1 {
+            true => 60,
+            false => 400,
+        };
+        if !scene.quiet && self.in_flight > 0 && self.prng.below(patience) == 0 {
             // The client has lost its patience; what it sent may still arrive.
             self.link.hang_up(scene);
             return self.on_broken();
