@@ -173,7 +173,7 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
         log_start_offset: appended.log_start_offset,
         ..PartitionProduceResponse::default()
     });
-    let after = match durable || appended.held {
+    let after = match appended.awaited {
         true if planted::is(Bug::AckBeforeSync) => After::Written(key, appended.offset_end),
         true => After::Acknowledged(key, appended.offset_end),
         false if planted::is(Bug::AckBeforeWrite) => After::Now,

@@ -233,7 +233,7 @@ fn topic_entries(layers: &Layers<'_>) -> impl Iterator<Item = Entry> {
             setting,
             kind: setting.kind,
             value,
-            read_only: false,
+            read_only: layers.pinned(name).is_some(),
             chain,
         })
     })

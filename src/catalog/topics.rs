@@ -208,7 +208,7 @@ impl Catalog {
             );
             return Err(Refusal::new(ErrorCode::InvalidTopic, message));
         }
-        let config = alter::check_new_config(&wanted.configs)?;
+        let config = alter::check_new_config(name, &wanted.configs)?;
         let partitions = partitions::decide_count(&self.image, wanted)?;
         let internal = Topic::is_internal_name(name);
         if !internal {

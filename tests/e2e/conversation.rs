@@ -4,10 +4,14 @@ use crate::broker::{Broker, batch, produce_request};
 use forebay::base::ErrorCode;
 use forebay::wire::Records;
 use forebay::wire::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use forebay::wire::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
 use forebay::wire::messages::delete_records::{
     DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
 };
 use forebay::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use forebay::wire::messages::find_coordinator::FindCoordinatorRequest;
 use forebay::wire::messages::metadata::MetadataRequest;
 use forebay::wire::messages::produce::ProduceRequest;
 use forebay::wire::{Message, Reader};
@@ -274,28 +278,51 @@ fn more_in_sync_replicas_are_not_asked_for_than_there_are() {
     );
 }
 
-/// Kafka keeps the last record of each key: its start moves only with a topic that is deleted from.
+/// With the codes of Kafka 4.3.1.
 #[test]
-fn records_of_a_topic_that_is_only_compacted_are_not_deleted() {
-    let broker = Broker::start(1, "auto");
+fn records_of_internal_and_of_compacted_topics_cannot_be_deleted() {
+    let broker = Broker::start(2, "auto");
     let mut raw = broker.connect();
-    raw.create_topic("c", 1);
-    raw.ask(9, &produce_request("c", 0, -1, batch(&[b"x"])));
-    let request = DeleteRecordsRequest {
-        topics: vec![DeleteRecordsTopic {
-            name: "c".to_owned(),
-            partitions: vec![DeleteRecordsPartition {
-                partition_index: 0,
-                offset: 1,
-            }],
+    let group = FindCoordinatorRequest {
+        key: "group".to_owned(),
+        ..FindCoordinatorRequest::default()
+    };
+    assert_eq!(raw.ask(3, &group).error_code, ErrorCode::None);
+    let topic = |(name, policy): (&str, &str)| CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: vec![CreatableTopicConfig {
+            name: "cleanup.policy".to_owned(),
+            value: Some(policy.to_owned()),
         }],
+        ..CreatableTopic::default()
+    };
+    let topics = [("compacted", "compact"), ("both", "compact,delete")];
+    let request = CreateTopicsRequest {
+        topics: topics.map(topic).into(),
         timeout_ms: 10_000,
+        ..CreateTopicsRequest::default()
     };
-    let mut delete_with = |policy| {
-        raw.alter(2, "c", "cleanup.policy", policy);
-        let answer = raw.ask(2, &request);
-        answer.topics[0].partitions[0].error_code
-    };
-    assert_eq!(delete_with("compact"), ErrorCode::PolicyViolation);
-    assert_eq!(delete_with("compact,delete"), ErrorCode::None);
+    let created = raw.ask(7, &request).topics;
+    assert!(created.iter().all(|topic| !topic.error_code.is_error()));
+    for (name, expected) in [
+        ("__consumer_offsets", ErrorCode::InvalidTopic),
+        ("__cluster_metadata", ErrorCode::UnknownTopicOrPartition),
+        ("compacted", ErrorCode::PolicyViolation),
+        ("both", ErrorCode::None),
+    ] {
+        let request = DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: name.to_owned(),
+                partitions: vec![DeleteRecordsPartition {
+                    partition_index: 0,
+                    offset: -1,
+                }],
+            }],
+            timeout_ms: 10_000,
+        };
+        let deleted = &raw.ask(2, &request).topics[0].partitions[0];
+        assert_eq!(deleted.error_code, expected, "{name}");
+    }
 }

@@ -267,3 +267,13 @@ fn resources_are_listed_by_type() {
     );
     assert_eq!(list(&[], 0), (ErrorCode::None, String::new()));
 }
+
+#[test]
+fn what_cannot_be_changed_is_read_only() {
+    let mut catalog = catalog();
+    set(&mut catalog, 4, "", "log.cleanup.policy", "delete");
+    let decision = catalog.auto_create(&[OFFSETS_TOPIC.to_owned()]);
+    commit(&mut catalog, decision);
+    let policy = key(&catalog, 2, OFFSETS_TOPIC, "cleanup.policy");
+    assert_eq!(policy, "compact/1 true [cleanup.policy=compact/1]");
+}
