@@ -442,6 +442,11 @@ impl Io for Ring {
 
     fn shutdown(&mut self, socket: &Socket) {
         sockets::shutdown(socket);
+        // It needs no memory to end.
+        let ours = |(_, starved, _): &(_, Socket, _)| Arc::ptr_eq(&starved.0, &socket.0);
+        let at = self.starved.iter().position(ours);
+        self.runnable
+            .extend(at.and_then(|at| self.starved.remove(at)));
     }
 
     fn bell(&self) -> Bell {
