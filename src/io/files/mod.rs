@@ -45,7 +45,7 @@ const ROOMY: u64 = 8;
 
 /// Ends the name of a file that [`Dir::replace`] has not finished. Such files are never listed: a
 /// crash may leave one, and the next replace of the same name writes over it.
-const UNFINISHED_SUFFIX: &str = ".tmp";
+pub const UNFINISHED_SUFFIX: &str = ".tmp";
 
 /// The broker's data directory: one directory per partition.
 #[derive(Debug)]
