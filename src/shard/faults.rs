@@ -12,6 +12,7 @@
 //! What the high watermark has passed was durable before (acks=all) or is promised no more than a
 //! killed process (acks=1), so nothing that may be relied on is lost with a log that goes offline.
 
+use super::directories::Kind;
 use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::controller::METADATA;
@@ -196,7 +197,8 @@ impl<I: Io> Shard<I> {
 
     /// Makes the next opening of every log read the device.
     pub(super) fn mark_all_failed(&mut self, why: &str) {
-        for name in self.io.list_dirs().unwrap_or_default() {
+        let names = self.io.list_dirs().unwrap_or_default().into_iter();
+        for name in names.filter(|name| Kind::of(name) != Kind::Foreign) {
             if let Ok(mut dir) = self.io.open_dir(&name) {
                 log::mark_failed(dir.as_mut(), why);
             }

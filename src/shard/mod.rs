@@ -17,6 +17,7 @@ mod appending;
 mod budget;
 mod calls;
 mod connection;
+mod directories;
 mod event;
 mod faults;
 pub mod mail;

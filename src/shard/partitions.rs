@@ -1,6 +1,7 @@
 //! Brings what this shard has open in line with the catalog: opens, configures, deletes and closes
 //! partitions, and loads the machines that live in internal topics.
 
+use super::directories::{Kind, deleted_name, dir_name, stray_name};
 use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::controller::{Controller, METADATA, Publication};
@@ -17,12 +18,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use tracing::{error, info, warn};
-
-/// Ending of a directory whose partition is deleted, as in Kafka.
-const DELETED_SUFFIX: &str = "-delete";
-
-/// Ending of a directory whose topic the catalog does not know, as in Kafka.
-const STRAY_SUFFIX: &str = "-stray";
 
 /// Deleted partitions whose files are removed in one turn: thousands at once would hold up
 /// everybody.
@@ -50,7 +45,7 @@ impl<I: Io> Shard<I> {
         Ok(publication)
     }
 
-    /// Finishes interrupted deletions and sets aside what no topic owns.
+    /// Finishes interrupted deletions and sets aside partitions that no topic owns.
     fn tidy_dirs(&mut self, image: &Image) -> io::Result<()> {
         let known: BTreeSet<String> = image
             .topics()
@@ -58,15 +53,19 @@ impl<I: Io> Shard<I> {
             .chain([dir_name(&metadata_topic(), METADATA.partition)])
             .collect();
         for name in self.io.list_dirs()? {
-            if name.ends_with(DELETED_SUFFIX) {
-                marks::hit(Mark::DeletionFinished);
-                self.doomed.push(name);
-            } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
-                warn!(
-                    name,
-                    "no topic owns this directory; it is set aside, not deleted"
-                );
-                self.rename_aside(&name)?;
+            match Kind::of(&name) {
+                Kind::Deleted => {
+                    marks::hit(Mark::DeletionFinished);
+                    self.doomed.push(name);
+                }
+                Kind::Partition if !known.contains(&name) => {
+                    warn!(
+                        name,
+                        "no topic owns this directory; it is set aside, not deleted"
+                    );
+                    self.rename_aside(&name)?;
+                }
+                Kind::Partition | Kind::Stray | Kind::Foreign => {}
             }
         }
         Ok(())
@@ -74,7 +73,7 @@ impl<I: Io> Shard<I> {
 
     /// Gives a directory a name that says that no topic owns it.
     fn rename_aside(&mut self, name: &str) -> io::Result<()> {
-        let aside = format!("{name}.{:016x}{STRAY_SUFFIX}", self.state.prng.next_u64());
+        let aside = stray_name(name, self.state.prng.next_u64());
         self.io.rename_dir(name, &aside)?;
         self.io.sync_dirs()?;
         info!(name, aside, "renamed");
@@ -242,7 +241,7 @@ impl<I: Io> Shard<I> {
         }
         drop(self.state.partitions.remove(&key));
         let name = dir_name(topic, key.partition);
-        let aside = format!("{name}.{:016x}{DELETED_SUFFIX}", self.state.prng.next_u64());
+        let aside = deleted_name(&name, self.state.prng.next_u64());
         match self.io.rename_dir(&name, &aside) {
             Ok(()) => self.doomed.push(aside),
             // Nothing was ever written.
@@ -318,9 +317,4 @@ fn metadata_topic() -> Topic {
         config: BTreeMap::new(),
         internal: true,
     }
-}
-
-/// Kafka's name for the directory of a partition.
-fn dir_name(topic: &Topic, partition: i32) -> String {
-    format!("{}-{partition}", topic.name)
 }
