@@ -7,6 +7,7 @@ use super::{Life, Shard};
 use crate::api::controller::{Controller, METADATA, Publication};
 use crate::api::groups::Coordinator;
 use crate::base::PartitionKey;
+use crate::base::dir::is_out_of_room;
 use crate::base::marks::{self, Mark};
 use crate::base::placement::CONTROLLER;
 use crate::catalog::settings::TopicSettings;
@@ -132,7 +133,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn open_or_update(
+    pub(super) fn open_or_update(
         &mut self,
         key: PartitionKey,
         topic: &Arc<Topic>,
@@ -147,30 +148,31 @@ impl<I: Io> Shard<I> {
                 .set_config(log_config(&partition.settings, &self.state.broker));
             return;
         }
-        match self.open_partition(key, topic, settings, report) {
-            Ok(partition) => self.insert_partition(key, partition),
-            Err(error) => {
-                self.closed_clean = false;
-                error!(topic = topic.name, partition = key.partition, %error,
-                    "the partition is offline: its log cannot be opened");
-                let why = format!("the partition is offline, its log cannot be opened: {error}");
-                self.set_offline(key, &why);
-            }
+        let opened = self.open_partition(key, topic, settings, report);
+        match opened.and_then(|partition| self.insert_partition(key, partition)) {
+            Ok(()) => self.end_unopened(key),
+            Err(error) => self.on_open_failed(key, topic, &error),
         }
     }
 
-    fn insert_partition(&mut self, key: PartitionKey, mut partition: Partition) {
+    fn insert_partition(
+        &mut self,
+        key: PartitionKey,
+        mut partition: Partition,
+    ) -> Result<(), OpenError> {
         if partition.topic.name == OFFSETS_TOPIC {
             match Coordinator::load(&mut self.state, &mut partition) {
                 Ok(coordinator) => {
                     self.state.coordinators.insert(key, coordinator);
                 }
+                Err(error) if is_out_of_room(&error) => return Err(error.into()),
                 Err(error) => {
                     error!(partition = key.partition, %error, "the groups cannot be loaded");
                 }
             }
         }
         self.state.partitions.insert(key, partition);
+        Ok(())
     }
 
     fn open_partition(
@@ -184,7 +186,8 @@ impl<I: Io> Shard<I> {
         let config = log_config(settings, &self.state.broker);
         let opening = Opening {
             now: self.state.now,
-            clean: self.settings.clean,
+            // What failed may have changed something.
+            clean: self.settings.clean && !self.unopened.contains(&key),
             leader_epoch: self.state.leader_epoch,
             topic_id: topic.id,
         };
@@ -234,6 +237,7 @@ impl<I: Io> Shard<I> {
         self.unsynced.remove(&key);
         self.syncing.remove(&key);
         self.stalled.remove(&key);
+        self.unopened.remove(&key);
         crate::api::groups::unload(&mut self.state, key);
         self.give_up(key, None);
         if self.state.owner(key) != self.state.shard {
