@@ -303,6 +303,7 @@ impl Log {
     /// now on every append and read fails with `KAFKA_STORAGE_ERROR`. The first reason stays.
     pub fn poison(&mut self, why: String) {
         self.queue.clear();
+        self.stalled = None;
         self.poisoned.get_or_insert(why);
     }
 

@@ -272,7 +272,12 @@ impl<I: Io> Shard<I> {
         let now = self.state.now;
         let mut failed = Vec::new();
         for (key, partition) in &mut self.state.partitions {
-            match partition.log.retain(partition.dir.as_mut(), now) {
+            let retained = partition.log.retain(partition.dir.as_mut(), now);
+            if partition.log.stalled().is_some() {
+                // Expired as a whole, and without room for the segment that follows.
+                self.stalled.insert(*key);
+            }
+            match retained {
                 Ok(retained) if retained.segments > 0 => info!(
                     topic = partition.topic.name,
                     partition = key.partition,
@@ -288,6 +293,7 @@ impl<I: Io> Shard<I> {
             warn!(partition = key.partition, %error, "retention could not be applied");
             self.on_write_failed(key, &error);
         }
+        self.count_faults();
     }
 
     /// Closes every log: written, with indexes and producers, and all synced at once.

@@ -3,6 +3,7 @@
 
 use crate::admin::{get, sum};
 use crate::broker::{Broker, Raw, batch, produce_request};
+use crate::disk::alter_topic;
 use forebay::base::{ErrorCode, ShardStats};
 use forebay::config::ServeArgs;
 use forebay::wire::messages::produce::ProduceRequest;
@@ -217,4 +218,28 @@ fn without_descriptors_logs_wait_and_go_on() {
     eventually("nothing is stalled", || {
         count(&broker, |stats| stats.partitions_stalled.get()) == 0
     });
+}
+
+#[test]
+fn a_stall_that_retention_began_ends_before_its_next_turn() {
+    if !is_alone("a_stall_that_retention_began_ends_before_its_next_turn") {
+        return;
+    }
+    let broker = broker(&["log.retention.check.interval.ms=4000"]);
+    let mut raw = broker.connect();
+    raw.create_topic("expired", 1);
+    raw.produce("expired", 0, batch(&[b"x"]));
+    alter_topic(&mut raw, "expired", "retention.ms", "1");
+    let hoard = hoard(&raw);
+    let stalled = || count(&broker, |stats| stats.partitions_stalled.get());
+    eventually("retention finds no descriptor", || stalled() == 1);
+    let since = Instant::now();
+    drop(hoard);
+    eventually("it goes on", || stalled() == 0);
+    assert!(since.elapsed() < Duration::from_secs(2));
+    let answer = raw.produce("expired", 0, batch(&[b"y"]));
+    assert_eq!(
+        (answer.error_code, answer.base_offset),
+        (ErrorCode::None, 1)
+    );
 }

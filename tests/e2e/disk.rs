@@ -199,7 +199,7 @@ fn delete_topic(raw: &mut Raw, name: &str) {
     assert_eq!(response.responses[0].error_code, ErrorCode::None);
 }
 
-fn alter_topic(raw: &mut Raw, topic: &str, name: &str, value: &str) {
+pub fn alter_topic(raw: &mut Raw, topic: &str, name: &str, value: &str) {
     let config = AlterableConfig {
         name: name.to_owned(),
         value: Some(value.to_owned()),

@@ -77,6 +77,16 @@ fn the_queue_of_a_stalled_log_is_bounded() {
     assert!(taken > 8 << 20);
 }
 
+#[test]
+fn a_log_that_failed_does_not_wait_for_room() {
+    let mut rig = Rig::new(Config::default());
+    rig.put(1);
+    rig.dir.capacity_bytes = Some(rig.dir.used_bytes());
+    try_put(&mut rig, plain(1, START_MS)).unwrap_err();
+    rig.log.poison("a sync has failed".to_owned());
+    assert!(rig.log.stalled().is_none() && rig.log.poisoned().is_some());
+}
+
 /// Writes a long history with a disk that is full after every possible number of bytes, once.
 #[test]
 fn the_disk_may_be_full_at_any_byte() {
