@@ -35,6 +35,15 @@ pub fn run(args: &ServeArgs, out: &mut dyn Write) -> Result<(), Box<dyn Error>> 
         mib(config.memory.group_bytes),
         mib((shards * config.memory.read_buffers(shards) * BUFFER_BYTES) as u64)
     )?;
+    let (by_memory, files) = (config.memory.connections, server.descriptors());
+    match by_memory <= files.connections {
+        true => writeln!(out, "  clients at most {by_memory} connections (--memory)")?,
+        false => writeln!(
+            out,
+            "  clients at most {} connections (ulimit -n {})",
+            files.connections, files.limit
+        )?,
+    }
     writeln!(out, "  io      {}", server.backend())?;
     if let Some(address) = server.admin_address() {
         writeln!(out, "  admin   http://{address}/metrics")?;

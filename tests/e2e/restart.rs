@@ -33,6 +33,25 @@ fn end_offset(broker: &Broker, topic: &str, partition: i32) -> i64 {
 }
 
 #[test]
+fn directories_of_others_are_left_alone() {
+    let others = ["lost+found", "backup", "photos-delete"];
+    let mut broker = Broker::start(1, "auto");
+    broker.connect().create_topic("kept", 1);
+    let path = broker.dir.path().to_owned();
+    broker.restart_after(1, "auto", |path| {
+        for name in others.iter().chain(&["gone-0"]) {
+            fs::create_dir(path.join(name)).unwrap();
+            fs::write(path.join(name).join("file"), "x").unwrap();
+        }
+    });
+    broker.restart(1, "auto");
+    for name in others {
+        assert!(path.join(name).join("file").exists(), "{name}");
+    }
+    assert!(!path.join("gone-0").exists(), "no topic owns it");
+}
+
+#[test]
 fn records_and_topics_survive_with_another_number_of_shards() {
     let mut broker = Broker::start(2, "auto");
     let mut raw = broker.connect();
