@@ -634,7 +634,6 @@ mod tests {
             name: "t".to_owned(),
             topic_id,
             partitions: vec![partition; 100],
-            ..OffsetCommitRequestTopic::default()
         };
         let request = OffsetCommitRequest {
             group_id: "g".to_owned(),
