@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::membership::Membership;
 use super::positions::Positions;
 use super::{
     AutoOffsetReset, CommittedOffset, ConsumerError, Isolation, Queued, Shared, Start,
-    TopicPartition,
+    Subscription, TopicPartition,
 };
-use crate::base::Offset;
+use crate::base::{ErrorCode, Offset};
 use crate::client::error::{check, is_coordinator_moved, is_retriable};
 use crate::client::list_offsets::{EARLIEST, LATEST};
 use crate::client::transport::Connector;
@@ -77,16 +78,23 @@ pub(super) async fn commit_processed<C: Connector>(
     }
 }
 
-/// Stores offsets, again while the coordinator is moving or starting.
+/// Stores offsets, again while the coordinator is moving or starting, and as the member that we are
+/// now: the partitions may have another owner in the next generation.
 pub(super) async fn commit<C: Connector>(
     shared: &Shared<C>,
     offsets: &[ToCommit],
 ) -> Result<(), ConsumerError> {
     let group = group(shared)?;
+    let membership = shared.membership.borrow().clone();
+    if matches!(shared.options.subscription, Subscription::Topics(_)) && membership.generation < 0 {
+        // The coordinator would take it from a reader outside of the group, if nobody is in it.
+        let subject = || format!("group \"{group}\"");
+        check("OffsetCommit", subject, ErrorCode::UnknownMemberId, None)?;
+    }
     let result = shared
         .client
         .retry(async || {
-            let result = commit_once(shared, group, offsets).await;
+            let result = commit_once(shared, group, &membership, offsets).await;
             forget_moved(shared, group, &result);
             result
         })
@@ -216,6 +224,7 @@ fn timestamp_of(start: Start) -> Option<i64> {
 async fn commit_once<C: Connector>(
     shared: &Shared<C>,
     group: &str,
+    membership: &Membership,
     offsets: &[ToCommit],
 ) -> Result<(), ClientError> {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
@@ -235,16 +244,13 @@ async fn commit_once<C: Connector>(
             partitions,
             ..Default::default()
         });
-    let request = {
-        let membership = shared.membership.borrow();
-        OffsetCommitRequest {
-            group_id: group.to_owned(),
-            generation_id_or_member_epoch: membership.generation,
-            member_id: membership.member_id.clone(),
-            group_instance_id: shared.options.instance_id.clone(),
-            topics: topics.collect(),
-            ..Default::default()
-        }
+    let request = OffsetCommitRequest {
+        group_id: group.to_owned(),
+        generation_id_or_member_epoch: membership.generation,
+        member_id: membership.member_id.clone(),
+        group_instance_id: shared.options.instance_id.clone(),
+        topics: topics.collect(),
+        ..Default::default()
     };
     let node = Node::Coordinator(group.to_owned());
     let within = shared.client.options().request_timeout;
