@@ -125,10 +125,7 @@ async fn partitions(
     };
     let indexes: Vec<i32> = match command.partition {
         Some(index) if known.partition(index).is_none() => {
-            return Err(Failure::Usage(format!(
-                "topic \"{topic}\" has no partition {index}: it has {}, numbered from 0",
-                known.partitions.len()
-            )));
+            return Err(Failure::no_partition(topic, index, known.partitions.len()));
         }
         Some(index) => vec![index],
         None => known.partitions.iter().map(|each| each.partition).collect(),
@@ -222,16 +219,8 @@ impl Printing<'_> {
             true => Isolation::ReadCommitted,
             false => Isolation::ReadUncommitted,
         };
-        let asked: Vec<_> = partitions
-            .iter()
-            .map(|each| (each.clone(), LATEST))
-            .collect();
-        for (partition, end) in self.client.list_offsets(&asked, isolation).await? {
-            let end = end.map_err(|code| {
-                Failure::Failed(format!("{partition} does not tell where it ends: {code}"))
-            })?;
-            self.ends.insert(partition, end);
-        }
+        let ends = self.client.offsets(partitions, LATEST, isolation).await?;
+        self.ends.extend(ends);
         Ok(())
     }
 

@@ -83,6 +83,16 @@ fn without_a_commit_a_group_begins_where_its_reset_says() {
 }
 
 #[test]
+fn what_is_no_record_for_consumers_is_not_unread() {
+    // The end of a transaction stands behind its last record.
+    let read = standing(0, 100, Some(99));
+    let rows = rows(&command(&[]), &[read], &[read], &[]);
+    let all = sum(&rows);
+    assert_eq!((all.unread, all.age_s), (0, Some(0.0)));
+    assert_eq!(all.empty_in_s, Some(0.0));
+}
+
+#[test]
 fn what_was_deleted_is_neither_unread_nor_read() {
     let (before, after) = (standing(0, 100, Some(10)), standing(70, 100, Some(10)));
     let rows = rows(&command(&[]), &[before], &[after], &[Some(1.0)]);
@@ -100,6 +110,10 @@ fn what_was_deleted_is_neither_unread_nor_read() {
     let beyond = standing(0, 100, Some(120));
     assert_eq!(beyond.place(Reset::Earliest).unread(), 0);
     assert!(beyond.remark().unwrap().contains("beyond the end"));
+    let lag = command(&[]);
+    let said = lag.to_json(&self::rows(&lag, &[beyond], &[beyond], &[]));
+    let said = &said["partitions"][0]["remark"];
+    assert!(said.as_str().unwrap().contains("beyond the end"), "{said}");
 }
 
 #[test]
