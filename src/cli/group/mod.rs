@@ -30,7 +30,8 @@ pub enum Command {
     ///
     /// One line for each partition of the topics that the group reads, and one for all. SECONDS is
     /// the age of the oldest unread record by its timestamp; `-` is no commit, or an age that is
-    /// not known. The rates are those between two looks, so the first table takes one interval.
+    /// not known. The rates are those between two looks, so the first table takes one interval. Of
+    /// groups of the new consumer protocol (KIP-848), only topics with a commit are seen.
     ///
     /// Ends with 0, with 1 if the group or a broker cannot be asked, with 2 for wrong arguments,
     /// and with 3 if the group is later than --max-seconds.
