@@ -149,6 +149,15 @@ pub async fn interrupted() {
     }
 }
 
+/// Removes the ends that are reached. Offsets that nobody sees (of control records, of what
+/// compaction removed) count: the position passes them.
+pub fn forget_reached(ends: &mut BTreeMap<TopicPartition, i64>, consumer: &Consumer<Tcp>) {
+    ends.retain(|partition, end| {
+        let position = consumer.position(partition);
+        position.is_none_or(|position| position < *end)
+    });
+}
+
 impl Printing<'_> {
     async fn print(&mut self, output: &mut Output) -> Result<(), Failure> {
         if self.command.count == Some(0) {
@@ -224,14 +233,9 @@ impl Printing<'_> {
         Ok(())
     }
 
-    /// True if nothing is left to read before the ends. Offsets that nobody sees (of control
-    /// records, of what compaction removed) count: the position passes them.
+    /// True if nothing is left to read before the ends.
     fn is_finished(&mut self) -> bool {
-        let consumer = &self.consumer;
-        self.ends.retain(|partition, end| {
-            let position = consumer.position(partition);
-            position.is_none_or(|position| position < *end)
-        });
+        forget_reached(&mut self.ends, &self.consumer);
         !self.command.follow && self.is_assigned && self.ends.is_empty()
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::base::{ErrorCode, Offset};
+use crate::cli::consume::forget_reached;
 use crate::cli::output::Failure;
 use crate::client::{
     AutoOffsetReset, Client, ClientError, ConsumedRecord, Consumer, ConsumerOptions, Event,
@@ -77,7 +78,7 @@ impl Reader {
     pub async fn next(&mut self) -> Result<Option<(TopicPartition, Vec<ConsumedRecord>)>, Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            self.forget_reached();
+            forget_reached(&mut self.ends, &self.consumer);
             let Some(partition) = self.ends.keys().next() else {
                 return Ok(None);
             };
@@ -107,15 +108,5 @@ impl Reader {
                 return Ok(Some((partition, records)));
             }
         }
-    }
-
-    /// Offsets that nobody sees (of control records, of what compaction removed) count: the
-    /// position passes them.
-    fn forget_reached(&mut self) {
-        let consumer = &self.consumer;
-        self.ends.retain(|partition, end| {
-            let position = consumer.position(partition);
-            position.is_none_or(|position| position < *end)
-        });
     }
 }

@@ -21,7 +21,7 @@ use crate::base::Offset;
 use crate::cli::output::{Failure, Format, Output};
 use crate::client::clock::wall_ms;
 use crate::client::consumer::decode_assignment;
-use crate::client::lag::{Pace, Place, age_s};
+use crate::client::lag::{Pace, Span, age_s};
 use crate::client::{Client, EARLIEST, Isolation, LATEST, Tcp, TopicPartition};
 
 /// An hour is more than anybody looks at.
@@ -170,12 +170,12 @@ impl Lag {
         client: &Client<Tcp>,
         look: &Look,
     ) -> Result<BTreeMap<TopicPartition, Option<f64>>, Failure> {
-        let places = look.standings.iter().map(|(partition, standing)| {
-            let place = standing.place(self.reset);
-            (partition.clone(), place)
+        let spans = look.standings.iter().map(|(partition, standing)| {
+            let span = standing.span(self.reset);
+            (partition.clone(), span)
         });
-        let late = places.filter(|(_, place)| place.unread() > 0);
-        let asked: Vec<_> = late.map(|(each, place)| (each, place.next)).collect();
+        let late = spans.filter(|(_, span)| span.unread() > 0);
+        let asked: Vec<_> = late.map(|(each, span)| (each, span.next)).collect();
         let timestamps = client.first_timestamps(&asked).await?;
         let now_ms = wall_ms();
         let ages = timestamps.into_iter().filter_map(|(partition, timestamp)| {
@@ -199,11 +199,11 @@ impl Lag {
             let earlier = before.standings.get(partition).unwrap_or(standing);
             let began = earlier.next(self.reset);
             let pace = Pace::between(
-                Place {
+                Span {
                     end: earlier.end,
                     next: began,
                 },
-                Place {
+                Span {
                     end: standing.end,
                     next: standing.committed.unwrap_or(began),
                 },
@@ -211,7 +211,7 @@ impl Lag {
             );
             // What has no age is no record for consumers: the ends of transactions.
             let age_s = ages.get(partition).copied();
-            let unread = age_s.map_or(0, |_| standing.place(self.reset).unread());
+            let unread = age_s.map_or(0, |_| standing.span(self.reset).unread());
             let row = Row {
                 unread,
                 age_s: age_s.unwrap_or(Some(0.0)),
@@ -312,8 +312,8 @@ impl Standing {
     }
 
     /// What the group can still read: records that were deleted are not unread.
-    fn place(&self, reset: Reset) -> Place {
-        Place {
+    fn span(&self, reset: Reset) -> Span {
+        Span {
             end: self.end,
             next: self.next(reset).max(self.start),
         }

@@ -432,6 +432,31 @@ async fn what_was_sent_before_is_sent_again_only_on_request() {
 }
 
 #[tokio::test]
+async fn a_copy_of_an_earlier_time_is_not_taken_for_one_of_now() {
+    let letters = [letter((0, 0), (0, 10), ""), letter((0, 1), (0, 11), "")];
+    let mut memory = Memory::default();
+    run(&mut memory, rules(), &letters).await.unwrap();
+    let target = TopicPartition::new("orders", 0);
+    let ends = [memory.end(&target).await.unwrap(), 0];
+    let mut notes = Vec::new();
+    for (letter, end) in letters.iter().zip(ends) {
+        let before = memory.journal().at(&letter.origin()).cloned();
+        let sending = Sending {
+            topic: "orders".to_owned(),
+            partition: 0,
+            end,
+            replays: 1,
+            before: before.map(Box::new),
+        };
+        notes.push((letter.origin(), Some(Entry::Sending(sending))));
+    }
+    memory.note(&notes).await.unwrap();
+    // Both were sent, but the first before it was sent again.
+    let report = run(&mut memory, rules(), &letters).await.unwrap();
+    assert_eq!((report.arrived, report.dealt_with), (1, 2));
+}
+
+#[tokio::test]
 async fn what_is_refused_is_again_what_it_was_before() {
     let letters = &letters()[..1];
     let mut memory = Memory::default();
