@@ -102,7 +102,7 @@ pub async fn run(command: Consume, output: &mut Output) -> Result<(), Failure> {
         () = interrupted() => Ok(()),
     };
     // What was printed is committed, and the group told, also after an error.
-    let closed = printing.close().await;
+    let closed = printing.close(output).await;
     result.and(closed)
 }
 
@@ -170,7 +170,7 @@ impl Printing<'_> {
                     false
                 }
                 Event::Revoked(partitions) => {
-                    self.commit().await?;
+                    self.commit(output).await?;
                     for partition in partitions {
                         self.ends.remove(&partition);
                     }
@@ -190,7 +190,7 @@ impl Printing<'_> {
                 break;
             }
             if self.committed_at.elapsed() >= COMMIT_INTERVAL {
-                self.commit().await?;
+                self.commit(output).await?;
             }
         }
         Ok(())
@@ -267,8 +267,10 @@ impl Printing<'_> {
         Ok(false)
     }
 
-    async fn commit(&mut self) -> Result<(), Failure> {
+    /// Commits what was printed; what could not be written counts as not printed.
+    async fn commit(&mut self, output: &mut Output) -> Result<(), Failure> {
         self.committed_at = Instant::now();
+        output.flush()?;
         let offsets: Vec<_> = std::mem::take(&mut self.uncommitted)
             .into_iter()
             .map(|(partition, offset)| (partition, offset, None))
@@ -279,8 +281,8 @@ impl Printing<'_> {
         }
     }
 
-    async fn close(mut self) -> Result<(), Failure> {
-        let committed = self.commit().await;
+    async fn close(mut self, output: &mut Output) -> Result<(), Failure> {
+        let committed = self.commit(output).await;
         if self.printed == 0 && self.command.count != Some(0) {
             note(&format!(
                 "no records in topic \"{}\" there",

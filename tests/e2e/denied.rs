@@ -1,7 +1,8 @@
-//! What the broker does where the machine denies it files, threads or locked memory: it says so and what to
-//! do about it in one line, and serves without a ring unless one was asked for.
+//! What the broker does where the machine denies it files, threads or locked memory: it says so and
+//! what to do about it in one line, and serves without a ring unless one was asked for.
 
 use crate::broker::{Raw, batch};
+use crate::skipped;
 use forebay::base::ErrorCode;
 use forebay::wire::messages::metadata::MetadataRequest;
 use nix::sys::signal::{Signal, kill};
@@ -94,8 +95,7 @@ fn without_descriptors_it_says_so_in_one_line() {
 fn without_locked_memory_it_serves_without_a_ring_or_says_so() {
     let seen = serve("-l 0", "--io uring --cores 2");
     if seen.io == "io_uring" {
-        println!("skipped: this kernel does not count rings as locked memory");
-        return;
+        return skipped("this kernel does not count rings as locked memory");
     }
     assert_refused(&seen, &["ENOMEM", "ulimit -l", "--io posix"]);
     let seen = serve("-l 0", "--io auto --cores 2");

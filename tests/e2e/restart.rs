@@ -100,6 +100,25 @@ fn a_data_directory_has_one_owner() {
     );
 }
 
+#[test]
+fn a_busy_port_is_refused_before_anything_is_touched() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = forebay::config::ServeArgs {
+        listen: Some(taken.local_addr().unwrap().to_string()),
+        data_dir: Some(data.display().to_string()),
+        ..Default::default()
+    };
+    let config = forebay::config::Config::from_sources(&args, []).unwrap();
+    let refused = forebay::server::Server::start(&config).err().unwrap();
+    assert!(
+        refused.to_string().contains("choose another port"),
+        "{refused}"
+    );
+    assert!(!data.exists());
+}
+
 /// Contents of all files of a directory.
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
