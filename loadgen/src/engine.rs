@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::dead_letter::Letter;
 use crate::failure::Failure;
 use crate::governor::{Governor, Write};
-use crate::incidents::Incidents;
+use crate::incidents::{Factor, Incidents};
 use crate::lane::{Finished, Lane, Limits, Received, Seq};
 use crate::retry::{ATTEMPTS_MAX, backoff};
 use crate::seen::Seen;
@@ -48,6 +48,8 @@ pub struct Ticket {
 pub struct Counts {
     /// Handed to the producer.
     pub sent: u64,
+    /// How many of them were handed over in the burst.
+    pub sent_in_burst: u64,
     /// How many of them can never be applied.
     pub poison: u64,
     /// Acknowledged by the broker.
@@ -76,6 +78,8 @@ pub struct Counts {
     pub pauses: u64,
     /// Assignments that changed after the start of the sale.
     pub rebalances: u64,
+    /// Times the broker was killed and came back.
+    pub broker_restarts: u64,
     /// Most orders the group held at once.
     pub buffer_max: usize,
 }
@@ -217,6 +221,8 @@ impl<S: Sink> Engine<S> {
     pub fn sent(&mut self, is_poison: bool) {
         self.counts.sent += 1;
         self.counts.poison += u64::from(is_poison);
+        let in_burst = |burst: Factor| burst.span.contains(self.sale_time());
+        self.counts.sent_in_burst += u64::from(self.incidents.burst.is_some_and(in_burst));
     }
 
     /// An order was acknowledged that should have been sent at `due`, counted from the start.
@@ -246,6 +252,12 @@ impl<S: Sink> Engine<S> {
                 self.note(REBALANCE);
             }
         }
+    }
+
+    /// The broker was killed and listens again.
+    pub fn broker_restarted(&mut self) {
+        self.counts.broker_restarts += 1;
+        self.note("the broker is back");
     }
 
     /// Something happens now.
@@ -336,7 +348,8 @@ impl<S: Sink> Engine<S> {
             .incidents
             .db_slow
             .filter(|slow| slow.span.contains(self.sale_time()));
-        self.governor.set_pace(pace.map_or(1.0, |slow| slow.factor));
+        let pace = pace.map_or(1.0, |slow| slow.factor);
+        self.governor.set_pace(pace, now);
         while let Some(again) = self
             .retries
             .first_entry()

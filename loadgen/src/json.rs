@@ -171,7 +171,7 @@ mod tests {
         write(&path, &measured, Some(&judge(&measured.facts))).unwrap();
         let document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(document["pass"], true);
-        assert_eq!(document["checks"].as_array().unwrap().len(), 14);
+        assert_eq!(document["checks"].as_array().unwrap().len(), 15);
         assert_eq!(document["settings"]["sale"]["orders"], 500_000);
         assert_eq!(
             document["settings"]["broker"]["running"]["bootstrap"],

@@ -77,7 +77,7 @@ pub fn headline(measured: &Measured) -> String {
     let _ = writeln!(
         text,
         "consumed: workers {}, delivery {}, idempotency {}",
-        settings.workers, settings.delivery, settings.idempotency,
+        settings.workers, settings.sale.delivery, settings.idempotency,
     );
     if settings.resume {
         let _ = writeln!(text, "resumed: the course in time is not judged");
@@ -333,7 +333,7 @@ pub(crate) mod tests {
         );
         let doubled = "FAIL  duplicates                       0                      1\n";
         assert!(text.contains(doubled), "{text}");
-        assert!(text.ends_with("\nFAIL: 2 of 14 checks\n"), "{text}");
+        assert!(text.ends_with("\nFAIL: 2 of 15 checks\n"), "{text}");
         assert!(text.contains("rows are real"), "{text}");
     }
 

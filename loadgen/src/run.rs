@@ -288,15 +288,14 @@ fn through_broker(
         remember(&store, sale)?;
         (BTreeMap::new(), BTreeMap::new())
     };
-    let down = settings.incidents.db_down;
     let plan = Plan {
         clock: Clock::start(),
         orders: orders(settings),
         shape: settings.shape(),
         logged,
         next_offsets,
-        delivery: settings.delivery,
-        patience: PATIENCE + down.map_or(Duration::ZERO, |down| down.to - down.from),
+        delivery: settings.sale.delivery,
+        patience: PATIENCE + settings.load().quiet_max(),
     };
     let waited = host::waited_for_a_core();
     let work = sell(settings, broker, Rc::clone(&kafka), plan, store, live);

@@ -345,7 +345,7 @@ async fn crash_at<S: Sink>(
 ) -> Result<(), Failure> {
     if happens(&group, time, &mut over, "the broker is killed").await {
         crash.await?;
-        group.engine.borrow_mut().note("the broker is back");
+        group.engine.borrow_mut().broker_restarted();
     }
     Ok(())
 }
