@@ -212,7 +212,8 @@ pub struct IncidentArgs {
     #[arg(long, value_name = "SHARE", value_parser = incidents::share)]
     pub poison: Option<f64>,
 
-    /// Share of the orders that one user places, for instance 30%
+    /// Share of the orders that one user places, for instance 0.2%: they are written one after the
+    /// other, so many make the sale long
     #[arg(long, value_name = "SHARE", value_parser = incidents::share)]
     pub hot_key: Option<f64>,
 }

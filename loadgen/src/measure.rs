@@ -22,7 +22,7 @@ const MEASURED: Duration = Duration::from_secs(2);
 pub fn rows_per_s(place: &Place, rules: Rules, partitions: usize) -> Result<u32, Failure> {
     let scratch = place.scratch();
     if scratch.file().is_some_and(Path::exists) {
-        return Err(Failure::Database(format!(
+        return Err(Failure::Reason(format!(
             "{scratch} is in the way of measuring what the database sustains: remove it"
         )));
     }

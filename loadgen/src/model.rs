@@ -28,8 +28,8 @@ const PEAK_AT_TOLERANCE: f64 = 1.0 / 60.0;
 /// Starting up (first acknowledgement, first fetch, last commit) takes the same time in a short
 /// sale as in a long one, so no tolerance in time is smaller than this.
 const START_UP: Duration = Duration::from_millis(500);
-/// Most that a sale without a core is excused for. The report says so too.
-const HELD_UP_MAX: Duration = Duration::from_millis(600);
+/// Most that a sale without a core is excused for.
+pub const HELD_UP_MAX: Duration = Duration::from_millis(600);
 
 /// What is put through the broker, and what stands behind it.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,7 +136,9 @@ impl Load {
     /// Longest time in which a right sale shows no progress, beside what goes wrong for a time.
     pub fn quiet_max(&self) -> Duration {
         let slowest = self.incidents.db_slow.map_or(1.0, |slow| slow.factor);
-        let quiet_s = 1.0 / self.orders_per_s() + 1.0 / (f64::from(self.db_writes_per_s) * slowest);
+        // A search may try a rate at which there is no order at all.
+        let apart_s = 1.0 / self.orders_per_s().max(1e-6);
+        let quiet_s = apart_s + 1.0 / (f64::from(self.db_writes_per_s) * slowest);
         let down = self.incidents.db_down.map(|down| down.to - down.from);
         self.db_latency + Duration::from_secs_f64(quiet_s) + down.unwrap_or_default()
     }
@@ -390,6 +392,11 @@ pub(crate) mod tests {
         };
         near(sale.drained_at_s(), 57.1, 1.142);
         assert_eq!(sale.quiet_max().as_millis(), 3_100);
+        let nothing = Load {
+            orders: 0,
+            ..sale.clone()
+        };
+        assert!(nothing.quiet_max() > Duration::from_secs(60));
         let (from, to) = (Duration::from_secs(50), Duration::from_secs(60));
         let (factor, span) = (10.0, Span { from, to });
         sale.incidents.burst = Some(Factor { factor, span });

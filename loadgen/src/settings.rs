@@ -113,7 +113,7 @@ impl Settings {
     /// sale.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a contradiction, [`Failure::Database`] for an unusable file.
+    /// If they contradict each other or the database cannot be used.
     pub fn check(args: FlashSale, topic: &str) -> Result<(Self, Option<Store>), Failure> {
         let incidents = Incidents::from(args.incidents.clone());
         check_resume(&args, &incidents)?;
@@ -412,14 +412,14 @@ fn recall(store: &Store) -> Result<Option<Sale>, Failure> {
         return Ok(None);
     };
     serde_json::from_str(&text).map(Some).map_err(|error| {
-        Failure::Database(format!(
+        Failure::Reason(format!(
             "the database's note about its sale cannot be read: {error}"
         ))
     })
 }
 
 fn usage(sentence: String) -> Failure {
-    Failure::Usage(sentence)
+    Failure::Reason(sentence)
 }
 
 fn database(args: &FlashSale) -> String {

@@ -29,7 +29,7 @@ pub struct Facts {
     pub slow_writes: Option<u64>,
     /// Rows whose writes would have ended while the database was down, if it was.
     pub down_writes: Option<u64>,
-    /// Records in the dead letter topic, if there is one.
+    /// Records in the dead letter topic, if there is one; those that count for a resumed sale.
     pub dead_letters: Option<u64>,
     /// The sale was continued after a crash: its course in time is not that of one sale.
     pub resumed: bool,
@@ -139,7 +139,7 @@ fn incidents(facts: &Facts) -> Vec<Check> {
         checks.push(exactly("writes while down", 0, seen));
         checks.push(at_least_one("writes tried again", counts.retries));
     }
-    if let Some(seen) = facts.dead_letters {
+    if let Some(seen) = facts.dead_letters.filter(|_| !facts.resumed) {
         let promise = facts.promise;
         let least = counts.poison.saturating_sub(promise.lost_max);
         let most = counts.poison + promise.letters_again_max;

@@ -117,7 +117,7 @@ impl<C: Connections> Server<C> {
         let runtime = self.runtime.as_ref().expect("taken by drop only");
         let ended = runtime.block_on(within(ANSWER_WITHIN, work));
         ended.map_err(|trouble| {
-            Failure::Database(format!("the database {} failed: {trouble}", self.name))
+            Failure::Reason(format!("the database {} failed: {trouble}", self.name))
         })
     }
 }
@@ -225,7 +225,7 @@ pub(super) fn not_yet_permanent<'a>(
 
 /// A database that cannot be used, and why.
 pub(super) fn unusable(name: &str, why: &str) -> Failure {
-    Failure::Database(format!("cannot use {name} as the database: {why}"))
+    Failure::Reason(format!("cannot use {name} as the database: {why}"))
 }
 
 /// How a server is connected to, for people.
