@@ -2,7 +2,7 @@
 //! of its sales or while it waits for a database; whoever may be stopped gets a copy. The second
 //! signal ends the process at once.
 
-use std::io;
+use std::io::{self, Write};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -35,6 +35,8 @@ impl Stop {
                 tell.send_replace(true);
                 signals.next().await;
             });
+            let last_word = format!("loadgen: {}\n", Failure::Interrupted);
+            let _ = io::stderr().write_all(last_word.as_bytes());
             std::process::exit(Failure::Interrupted.exit_code().into());
         });
         Ok(Self(told))
