@@ -107,7 +107,7 @@ fn without_locked_memory_it_serves_without_a_ring_or_says_so() {
 #[test]
 fn without_workers_of_the_ring_it_syncs_by_itself() {
     if !Uid::effective().is_root() {
-        return println!("skipped: only root can run a broker as a user without other processes");
+        return skipped("only root can run a broker as a user without other processes");
     }
     let dir = tempfile::tempdir().unwrap();
     set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
@@ -135,7 +135,7 @@ fn without_workers_of_the_ring_it_syncs_by_itself() {
             assert_eq!(seen, (ErrorCode::None, offset));
         }
     } else {
-        println!("skipped: there is no ring here");
+        skipped("there is no ring here");
     }
     // It may have ended by itself.
     let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
