@@ -1,5 +1,5 @@
 //! What one bad event does to the others: nothing. What a service can never handle becomes a dead
-//! letter, and what the broker will not keep stops the relay where it stands, with nothing behind it
+//! letter; what the broker will not keep stops the relay where it stands, with nothing behind it
 //! published out of order and nothing before it published again.
 
 use rdkafka::message::{Message, OwnedMessage};
