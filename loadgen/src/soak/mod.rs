@@ -23,7 +23,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::failure::Failure;
-use crate::run::stop_asked;
+use crate::stop::stop_asked;
 use ledger::Ledger;
 use load::Shared;
 use process::Process;
