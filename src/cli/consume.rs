@@ -125,10 +125,7 @@ async fn partitions(
     };
     let indexes: Vec<i32> = match command.partition {
         Some(index) if known.partition(index).is_none() => {
-            return Err(Failure::Usage(format!(
-                "topic \"{topic}\" has no partition {index}: it has {}, numbered from 0",
-                known.partitions.len()
-            )));
+            return Err(Failure::no_partition(topic, index, known.partitions.len()));
         }
         Some(index) => vec![index],
         None => known.partitions.iter().map(|each| each.partition).collect(),
@@ -150,6 +147,15 @@ pub async fn interrupted() {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
+}
+
+/// Removes the ends that are reached. Offsets that nobody sees (of control records, of what
+/// compaction removed) count: the position passes them.
+pub fn forget_reached(ends: &mut BTreeMap<TopicPartition, i64>, consumer: &Consumer<Tcp>) {
+    ends.retain(|partition, end| {
+        let position = consumer.position(partition);
+        position.is_none_or(|position| position < *end)
+    });
 }
 
 impl Printing<'_> {
@@ -222,27 +228,14 @@ impl Printing<'_> {
             true => Isolation::ReadCommitted,
             false => Isolation::ReadUncommitted,
         };
-        let asked: Vec<_> = partitions
-            .iter()
-            .map(|each| (each.clone(), LATEST))
-            .collect();
-        for (partition, end) in self.client.list_offsets(&asked, isolation).await? {
-            let end = end.map_err(|code| {
-                Failure::Failed(format!("{partition} does not tell where it ends: {code}"))
-            })?;
-            self.ends.insert(partition, end);
-        }
+        let ends = self.client.offsets(partitions, LATEST, isolation).await?;
+        self.ends.extend(ends);
         Ok(())
     }
 
-    /// True if nothing is left to read before the ends. Offsets that nobody sees (of control
-    /// records, of what compaction removed) count: the position passes them.
+    /// True if nothing is left to read before the ends.
     fn is_finished(&mut self) -> bool {
-        let consumer = &self.consumer;
-        self.ends.retain(|partition, end| {
-            let position = consumer.position(partition);
-            position.is_none_or(|position| position < *end)
-        });
+        forget_reached(&mut self.ends, &self.consumer);
         !self.command.follow && self.is_assigned && self.ends.is_empty()
     }
 

@@ -69,6 +69,15 @@ fn introduce(server: &Server, config: &Config, out: &mut dyn Write) -> io::Resul
         mib(config.memory.group_bytes),
         mib((shards * config.memory.read_buffers(shards) * BUFFER_BYTES) as u64)
     )?;
+    let (by_memory, files) = (config.memory.connections, server.descriptors());
+    match by_memory <= files.connections {
+        true => writeln!(out, "  clients at most {by_memory} connections (--memory)")?,
+        false => writeln!(
+            out,
+            "  clients at most {} connections (ulimit -n {})",
+            files.connections, files.limit
+        )?,
+    }
     writeln!(out, "  io      {}", server.backend())?;
     if let Some(address) = server.admin_address() {
         writeln!(out, "  admin   http://{address}/metrics")?;

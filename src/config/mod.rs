@@ -8,6 +8,7 @@
 
 mod args;
 mod cores;
+mod descriptors;
 mod memory;
 mod sources;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use args::ServeArgs;
 pub use cores::{Shards, allowed_cpus, cgroup_quota};
+pub use descriptors::Descriptors;
 pub use memory::Memory;
 pub use sources::Origin;
 

@@ -9,6 +9,7 @@ mod conversation;
 mod cores;
 mod crash;
 mod denied;
+mod descriptors;
 mod disk;
 mod dlq;
 mod hostile;

@@ -39,7 +39,7 @@ pub async fn run(measuring: &Measuring, args: &EndToEndArgs) -> Result<Outcome, 
     };
     let topic = measuring.topic().await?;
     let [partition] = topic.partitions.as_slice() else {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::Reason(format!(
             "end-to-end follows the records of one partition, and the topic {} has {}",
             topic.name,
             topic.partitions.len()
@@ -101,7 +101,7 @@ async fn consume(mut fetcher: Fetcher, on_the_way: Rc<OnTheWay>) -> Result<(), F
         let now = Instant::now();
         for _ in 0..fetched.records {
             let Some(due) = on_the_way.due.borrow_mut().pop_front() else {
-                return Err(Failure::Broker(
+                return Err(Failure::Reason(
                     "a record came that this run did not send: use a topic of its own".to_owned(),
                 ));
             };

@@ -108,7 +108,7 @@ impl Pipeline {
         let mut schedule = self.schedule.clone();
         let timer = match schedule {
             Some(_) => Some(Timer::new().map_err(|error| {
-                Failure::Usage(format!("no timer is to be had ({error}): raise ulimit -n"))
+                Failure::Reason(format!("no timer is to be had ({error}): raise ulimit -n"))
             })?),
             None => None,
         };
@@ -179,7 +179,7 @@ impl Pipeline {
                 (Some(schedule), Some(timer)) if self.has_room() => {
                     let moment = schedule.due().min(now + LOOK_EVERY);
                     timer.until(moment).await.map_err(|error| {
-                        Failure::Usage(format!("the timer of an open loop failed: {error}"))
+                        Failure::Reason(format!("the timer of an open loop failed: {error}"))
                     })?;
                 }
                 _ => self.room().await,

@@ -1,6 +1,6 @@
 //! What `forebay tune` looks at, gathered from the kernel's files. Nothing is judged here.
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Descriptors};
 use crate::io::ring;
 use nix::sys::resource::{Resource, getrlimit};
 use std::collections::BTreeSet;
@@ -60,8 +60,10 @@ pub struct Machine {
     pub ring_refused: Option<String>,
     /// Limit of locked memory.
     pub memlock_bytes: u64,
-    /// Soft and hard limit of open files.
-    pub files: (u64, u64),
+    /// What the hard limit of open files, to which `serve` raises its own, leaves room for.
+    pub descriptors: Descriptors,
+    /// Connections that memory has room for.
+    pub connections: usize,
     /// TCP congestion control.
     pub congestion_control: Option<String>,
     /// `net.core.somaxconn`.
@@ -104,7 +106,8 @@ impl Machine {
                 .err()
                 .map(|refused| refused.to_string()),
             memlock_bytes: limit(Resource::RLIMIT_MEMLOCK).0,
-            files: limit(Resource::RLIMIT_NOFILE),
+            descriptors: Descriptors::new(limit(Resource::RLIMIT_NOFILE).1, shards),
+            connections: config.memory.connections,
             congestion_control: read("proc/sys/net/ipv4/tcp_congestion_control"),
             backlog_max: number("proc/sys/net/core/somaxconn"),
             buffers_max: (

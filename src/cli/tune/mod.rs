@@ -9,14 +9,14 @@ mod machine;
 mod tests;
 
 use crate::cli::output::{Failure, Output};
-use crate::config::{Config, ServeArgs};
+use crate::config::{Config, Descriptors, ServeArgs};
 use machine::{Kernel, Machine, Mount};
 use std::path::Path;
 
 /// The listener's backlog; the kernel cuts it down to `net.core.somaxconn`.
 const BACKLOG: u64 = 4096;
 
-/// Fewer descriptors than this are soon gone: one per connection, up to five per partition.
+/// So many descriptors are enough for most: one per connection, up to five per partition.
 const FILES_MIN: u64 = 65_536;
 
 /// Look at this machine and print what to change for speed; changes nothing
@@ -218,14 +218,16 @@ fn memlock(machine: &Machine) -> Finding {
 }
 
 fn files(machine: &Machine) -> Finding {
-    let (soft, hard) = machine.files;
-    let seen = format!("{soft} open files allowed");
-    let advice = (soft < FILES_MIN).then(|| match hard >= FILES_MIN {
-        true => format!("ulimit -n {hard} before the start (systemd: LimitNOFILE={hard})"),
-        false => format!(
-            "raise the hard limit of {hard}: LimitNOFILE={FILES_MIN} (systemd), --ulimit \
-             nofile={FILES_MIN} (docker)"
-        ),
+    let Descriptors {
+        limit, connections, ..
+    } = machine.descriptors;
+    let seen = format!("{limit} open files allowed, room for {connections} connections");
+    let advice = (limit < FILES_MIN && connections < machine.connections).then(|| {
+        format!(
+            "memory has room for {} connections; raise the hard limit: LimitNOFILE={FILES_MIN} \
+             (systemd), --ulimit nofile={FILES_MIN} (docker)",
+            machine.connections
+        )
     });
     finding("files", seen, advice)
 }

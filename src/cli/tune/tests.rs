@@ -15,7 +15,8 @@ fn fine() -> Machine {
         kernel: Some(Kernel(6, 18, 44)),
         ring_refused: None,
         memlock_bytes: 8 << 20,
-        files: (1 << 20, 1 << 20),
+        descriptors: Descriptors::new(1 << 20, 2),
+        connections: 100_000,
         congestion_control: Some("cubic".to_owned()),
         backlog_max: Some(4096),
         buffers_max: (Some(212_992), Some(212_992)),
@@ -84,8 +85,9 @@ fn each_trouble_has_its_command() {
     check("io_uring", "seccomp", |m| {
         m.ring_refused = Some("by seccomp".to_owned())
     });
-    check("files", "ulimit -n 1048576", |m| m.files.0 = 1024);
-    check("files", "docker", |m| m.files = (1024, 4096));
+    check("files", "docker", |m| {
+        m.descriptors = Descriptors::new(4096, 2)
+    });
     check("congestion", "=cubic", |m| {
         m.congestion_control = Some("bbr".to_owned())
     });
