@@ -218,7 +218,7 @@ impl Gathering {
         match self {
             Self::One(place) => *place = Err(code),
             Self::Describe { groups, .. } => groups[slot].error_code = code,
-            // As in Kafka: another node would list those groups. Here none does until the next start.
+            // As in Kafka: another node would list those groups. Here none does until a restart.
             Self::List(_) if code == ErrorCode::NotCoordinator => {}
             Self::List(response) => response.error_code = code,
             Self::Delete(results) => results[slot].error_code = code,

@@ -220,8 +220,8 @@ fn ask_once(group: &mut OffsetFetchRequestGroup) {
     }
 }
 
-/// Gives topics that are there their ids: what was committed to earlier ones of the same name is not
-/// for them.
+/// Gives topics that are there their ids: what was committed to earlier ones of the same name is
+/// not for them.
 fn identify(state: &ShardState, group: &mut OffsetFetchRequestGroup) {
     for topic in group.topics.iter_mut().flatten() {
         if let Some(known) = state.image.topic(&topic.name) {

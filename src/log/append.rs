@@ -120,8 +120,8 @@ impl Log {
         ))
     }
 
-    /// True if the next batch of [`Origin::Coordinator`] is taken: the log can grow, or not too much
-    /// waits until it can. Asked before a machine decides, as it cannot take back what it has.
+    /// True if the next batch of [`Origin::Coordinator`] is taken: the log can grow, or not too
+    /// much waits until it can. Asked before a machine decides, as it cannot take back what it has.
     pub fn takes_decisions(&self) -> bool {
         self.stalled.is_none() || self.queued_bytes <= STALLED_BYTES_MAX
     }

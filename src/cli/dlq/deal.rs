@@ -50,7 +50,7 @@ pub struct Replay {
     /// Send those that were skipped, too
     #[arg(long)]
     skipped: bool,
-    /// Send those that were sent before, too: for records that were deleted before anybody read them
+    /// Send those that were sent before, too: for records deleted before anybody read them
     #[arg(long)]
     again: bool,
     #[command(flatten)]
