@@ -104,6 +104,17 @@ pub enum GroupRequest {
     Delete(String),
 }
 
+impl GroupRequest {
+    /// True if the answer may need records.
+    pub fn decides(&self) -> bool {
+        match self {
+            Self::Join(_) | Self::Sync(_) | Self::Leave(_) => true,
+            Self::Commit(_) | Self::DeleteOffsets(_) | Self::Delete(_) => true,
+            Self::Heartbeat(_) | Self::Fetch(_) | Self::Describe(_) | Self::List(_) => false,
+        }
+    }
+}
+
 /// What is asked of the catalog. Where the version decides what is answered, it comes along.
 #[derive(Clone, Debug)]
 pub enum CatalogJob {
@@ -196,8 +207,7 @@ pub enum After {
     Now,
     /// The partition's log is written up to this offset (exclusive).
     Written(PartitionKey, Offset),
-    /// The partition's log is acknowledged up to this offset (exclusive): on stable storage, or
-    /// written where `write.caching` says that this is enough.
+    /// The partition's log is on stable storage up to this offset (exclusive).
     Acknowledged(PartitionKey, Offset),
     /// Every shard works with this version of the catalog.
     Published(u64),

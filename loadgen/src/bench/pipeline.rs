@@ -37,12 +37,24 @@ pub enum Enough {
 }
 
 /// Records that were sent and not seen by the consumer yet, in the order of their offsets.
-#[derive(Default)]
 pub struct OnTheWay {
     /// When each was meant to leave.
     pub due: RefCell<VecDeque<Instant>>,
     /// Told when there is room for more.
     pub arrived: Notify,
+    /// Where the consumer notes their arrival, and the sender what was due and never left.
+    pub delivered: Rc<Meter>,
+}
+
+impl OnTheWay {
+    /// Nothing yet.
+    pub fn new(delivered: Rc<Meter>) -> Self {
+        Self {
+            due: RefCell::default(),
+            arrived: Notify::new(),
+            delivered,
+        }
+    }
 }
 
 /// A connection with what it shall send.
@@ -224,6 +236,9 @@ impl Pipeline {
         let now = Instant::now();
         while schedule.due() < self.meter.until() {
             self.meter.unsent(schedule.due(), now);
+            if let Some(on_the_way) = &self.on_the_way {
+                on_the_way.delivered.unsent(schedule.due(), now);
+            }
             schedule.advance();
         }
     }

@@ -113,7 +113,8 @@ impl Process {
     /// It was gone already, does not stop, or says that its stop was not clean.
     pub async fn end(&mut self, clean: bool) -> Result<(), Failure> {
         let failed = |why: String| Failure::Reason(format!("the broker {why}"));
-        let Some(mut child) = self.child.take() else {
+        // Who stops waiting here drops it with the rest.
+        let Some(child) = &mut self.child else {
             return Ok(());
         };
         if let Ok(Some(status)) = child.try_wait() {
@@ -132,7 +133,10 @@ impl Process {
                 Ok(Some(status)) if clean && !status.success() => {
                     return Err(failed(format!("did not stop cleanly: {status}")));
                 }
-                Ok(Some(_)) => return Ok(()),
+                Ok(Some(_)) => {
+                    self.child = None;
+                    return Ok(());
+                }
                 _ if Instant::now() > deadline => {
                     let _ = child.kill();
                     return Err(failed(format!("did not stop within {PATIENCE:?}")));
