@@ -13,9 +13,11 @@ const BURST: Duration = Duration::from_secs(1);
 /// The least share of its rate that a database may have: 0.1 %.
 const SLOWEST: f64 = 0.001;
 /// A killed broker is back, and its clients with it, after this long at most.
-const BROKER_BACK_WITHIN: Duration = Duration::from_secs(3);
-/// A group has agreed on who reads what after this long at most.
-const REBALANCED_WITHIN: Duration = Duration::from_secs(2);
+const BROKER_BACK_WITHIN: Duration = Duration::from_millis(1_500);
+/// A member that joins has its partitions after this long at most.
+const JOINED_WITHIN: Duration = Duration::from_secs(1);
+/// Others read those of a dead one after this long at most, beside the session timeout.
+const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A span of the sale, from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,8 +81,8 @@ impl Incidents {
     pub fn slack_s(&self) -> f64 {
         let lost = [
             self.kill_broker_at.map(|_| BROKER_BACK_WITHIN),
-            self.kill_consumer_at.map(|_| REBALANCED_WITHIN),
-            self.rebalance_at.map(|_| REBALANCED_WITHIN),
+            self.kill_consumer_at.map(|_| REPLACED_WITHIN),
+            self.rebalance_at.map(|_| JOINED_WITHIN),
             self.db_down.map(|_| BACKOFF_MAX),
         ];
         lost.into_iter()

@@ -366,15 +366,15 @@ pub(crate) mod tests {
         near(sale.peak_backlog(), 200_000.0, 60_000.0);
         sale.is_measured = false;
         sale.incidents.kill_broker_at = Some(Duration::from_secs(30));
-        near(sale.drained_at_s(), 100.1, 5.002);
+        near(sale.drained_at_s(), 100.1, 3.502);
     }
 
     #[test]
     fn a_backlog_is_expected_however_much_what_goes_wrong_may_hide() {
-        let mut sale = sale(6);
-        sale.incidents.kill_broker_at = Some(Duration::from_secs(2));
+        let mut sale = sale(4);
+        sale.incidents.kill_broker_at = Some(Duration::from_secs(1));
         assert!(sale.overloads() && !sale.hides_its_backlog());
-        sale.incidents.rebalance_at = Some(Duration::from_secs(3));
+        sale.incidents.rebalance_at = Some(Duration::from_secs(2));
         assert!(sale.overloads() && sale.hides_its_backlog());
         let longer = Load {
             window: Duration::from_secs(60),
