@@ -17,7 +17,11 @@ use crate::settings::Settings;
 
 /// How long to wait for what the broker says of other records after it has refused one: those that
 /// were not sent yet are never spoken of.
-const LAST_REPORTS: Duration = Duration::from_secs(2);
+const LAST_REPORTS: Duration = Duration::from_secs(5);
+
+/// The largest key and value together. The client library publishes up to 1,000,000 bytes
+/// (`message.max.bytes`); the rest is room for headers.
+pub const BYTES_MAX: usize = 900_000;
 
 /// A record to be published, with a number that its sender knows it by.
 pub type Record<'a> = BaseRecord<'a, [u8], [u8], Box<i64>>;
