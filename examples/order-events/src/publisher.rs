@@ -1,7 +1,8 @@
 //! Publishes records and waits until the broker has said of each that it keeps it. The producer is
 //! idempotent: what it repeats after a lost connection or answer is neither doubled nor reordered.
 //! That holds within one life of the process; across a crash the outbox publishes again. If the
-//! broker refuses a record, nothing behind it in its partition is published.
+//! broker refuses a record, publishing stops; one request behind it may still go out, if the client
+//! library had it ready.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -67,7 +68,7 @@ impl Publisher {
             .set("enable.idempotence", "true")
             // Never give up on a record and go on with the next: that would break the order.
             .set("message.timeout.ms", "0")
-            // Nor after the broker has refused it, with what follows or is under way already.
+            // Nor after the broker has refused it, but for a request that is ready to be sent.
             .set("enable.gapless.guarantee", "true")
             .set("max.in.flight.requests.per.connection", "1")
             // The partition of a key as the Java client chooses it, and most that follow it.
