@@ -1,12 +1,13 @@
-//! Where an event goes that a service can never handle: to its dead letter topic, as it came, with
-//! the reason in headers that bear the names of Kafka Connect (KIP-298). All values are text. A
-//! crash before the offset is committed sends the letter again, with the same origin.
+//! Where an event goes that a service can never handle: to its dead letter topic, as it came (but
+//! without its value if that is larger than this client publishes), with the reason in headers that
+//! bear the names of Kafka Connect (KIP-298). All values are text. A crash before the offset is
+//! committed sends the letter again, with the same origin.
 
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
 use crate::failure::{Failure, Rejected};
 use crate::kafka;
-use crate::publisher::{Publisher, Record};
+use crate::publisher::{BYTES_MAX, Publisher, Record};
 use crate::settings::Settings;
 
 /// What the names of the headers begin with.
@@ -36,7 +37,9 @@ impl DeadLetters {
         );
         let mut letter = Record::with_opaque_to(&self.topic, Box::new(offset));
         letter.key = message.key();
-        letter.payload = message.payload();
+        // Too large to be published by this client: the headers say where it is.
+        let fits = message.key_len() + message.payload_len() <= BYTES_MAX;
+        letter.payload = message.payload().filter(|_| fits);
         letter.timestamp = message.timestamp().to_millis();
         letter.headers = Some(headers(message, why));
         self.publisher.publish(vec![letter]).1

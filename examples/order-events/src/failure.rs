@@ -78,12 +78,6 @@ impl From<rdkafka::error::KafkaError> for Failure {
     }
 }
 
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Ends(format!("a row of the database cannot be read: {error}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

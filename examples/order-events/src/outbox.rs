@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction};
 use crate::database;
 use crate::envelope::Envelope;
 use crate::failure::{Failure, Rejected};
+use crate::publisher::BYTES_MAX;
 
 /// The table, to be part of a service's schema.
 pub const SCHEMA: &str = "
@@ -19,10 +20,6 @@ CREATE TABLE IF NOT EXISTS outbox (
 );
 CREATE INDEX IF NOT EXISTS outbox_unsent ON outbox (seq) WHERE NOT sent;
 ";
-
-/// The largest key and event together. The client library publishes up to 1,000,000 bytes
-/// (`message.max.bytes`), and headers must fit as well if the event becomes a dead letter.
-const BYTES_MAX: usize = 900_000;
 
 /// An event that waits.
 #[derive(Debug)]

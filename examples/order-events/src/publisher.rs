@@ -1,7 +1,8 @@
 //! Publishes records and waits until the broker has said of each that it keeps it. The producer is
 //! idempotent: what it repeats after a lost connection or answer is neither doubled nor reordered.
 //! That holds within one life of the process; across a crash the outbox publishes again. If the
-//! broker refuses a record, nothing behind it in its partition is published.
+//! broker refuses a record, publishing stops; one request behind it may still go out, if the client
+//! library had it ready.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -17,7 +18,11 @@ use crate::settings::Settings;
 
 /// How long to wait for what the broker says of other records after it has refused one: those that
 /// were not sent yet are never spoken of.
-const LAST_REPORTS: Duration = Duration::from_secs(2);
+const LAST_REPORTS: Duration = Duration::from_secs(5);
+
+/// The largest key and value together. The client library publishes up to 1,000,000 bytes
+/// (`message.max.bytes`); the rest is room for headers.
+pub const BYTES_MAX: usize = 900_000;
 
 /// A record to be published, with a number that its sender knows it by.
 pub type Record<'a> = BaseRecord<'a, [u8], [u8], Box<i64>>;
@@ -63,7 +68,7 @@ impl Publisher {
             .set("enable.idempotence", "true")
             // Never give up on a record and go on with the next: that would break the order.
             .set("message.timeout.ms", "0")
-            // Nor after the broker has refused it, with what follows or is under way already.
+            // Nor after the broker has refused it, but for a request that is ready to be sent.
             .set("enable.gapless.guarantee", "true")
             .set("max.in.flight.requests.per.connection", "1")
             // The partition of a key as the Java client chooses it, and most that follow it.

@@ -29,9 +29,14 @@ pub fn load(connection: &Connection) -> Result<View, Failure> {
     while let Some(row) = rows.next()? {
         let order_id: String = row.get(0)?;
         let state: String = row.get(1)?;
-        let order_id = Uuid::parse_str(&order_id)
-            .map_err(|error| Failure::new(format!("{order_id:?} in the view: {error}")))?;
-        view.orders.insert(order_id, serde_json::from_str(&state)?);
+        let unreadable = |error: &dyn std::fmt::Display| {
+            Failure::new(format!(
+                "order {order_id:?} of the view cannot be read ({error}): run `view --refold`"
+            ))
+        };
+        let id = Uuid::parse_str(&order_id).map_err(|error| unreadable(&error))?;
+        let order = serde_json::from_str(&state).map_err(|error| unreadable(&error))?;
+        view.orders.insert(id, order);
     }
     let mut query = connection.prepare("SELECT partition, next_offset FROM progress")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -53,7 +58,7 @@ pub fn write(transaction: &Transaction<'_>, view: &View) -> Result<(), Failure> 
             params![
                 order_id.to_string(),
                 order.is_complete(),
-                serde_json::to_string(order)?
+                serde_json::to_string(order).expect("an order is plain data")
             ],
         )?;
     }
