@@ -4,6 +4,7 @@
 //! |---|---|
 //! | less is free than the reserve | producers are refused; retention runs at once and often; all else goes on |
 //! | a write finds no room | the log stalls: what waits for it is answered with an error, the batches stay queued and are written when there is room |
+//! | the same for long in a log of `__consumer_offsets` | its coordinator decides nothing until there is room |
 //! | a write or a sync fails, a sync also for want of room | never tried again: the partition is offline until the next start, the others go on |
 //! | the same in a log of `__consumer_offsets` | its groups have no coordinator until then |
 //! | the same in the catalog's log | the broker stops, as Kafka's does: topics could be neither made nor deleted |
