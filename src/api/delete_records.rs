@@ -4,7 +4,7 @@
 use super::job::{Answer, Job, Return};
 use super::scatter::Scatter;
 use super::{Begun, Facts, Flow};
-use crate::base::dir::is_disk_full;
+use crate::base::dir::is_out_of_room;
 use crate::base::{ErrorCode, Offset, PartitionKey};
 use crate::log::ReadError;
 use crate::state::ShardState;
@@ -55,15 +55,18 @@ pub fn perform(
 
 fn cut(state: &mut ShardState, key: PartitionKey, before: Offset) -> Result<Offset, ErrorCode> {
     let partition = state.owned(key)?;
+    // As Kafka protects its internal topics, and those that only compaction may shorten.
     if partition.topic.internal {
-        // Kafka protects its internal topics from this.
+        return Err(ErrorCode::InvalidTopic);
+    }
+    if partition.settings.compact && !partition.settings.delete {
         return Err(ErrorCode::PolicyViolation);
     }
     let cut = partition.log.delete_records(partition.dir.as_mut(), before);
     cut.map_err(|error| {
         let code = error.code();
         if let ReadError::Io(error) = error
-            && !is_disk_full(&error)
+            && !is_out_of_room(&error)
         {
             state.broken.push((key, error));
         }

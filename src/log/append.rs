@@ -8,7 +8,7 @@ use super::index::Index;
 use super::segment::{RELATIVE_MAX, Segment};
 use super::watermarks::Place;
 use super::{AppendError, Appended, Log, Origin, Presence, snapshot};
-use crate::base::dir::{Dir, is_disk_full};
+use crate::base::dir::{Dir, is_out_of_room};
 use crate::base::limits::BATCH_HEADER_BYTES;
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
@@ -63,6 +63,11 @@ impl Log {
         {
             return Err(AppendError::Stalled(why.clone()));
         }
+        let awaited = self.is_behind()
+            || match origin {
+                Origin::Client { durable } => durable && !self.config.write_caching,
+                Origin::Coordinator => true,
+            };
         let (mut header, body) = match origin {
             Origin::Client { .. } => self.validate_client(now, &batch)?,
             // No size is too large: what a coordinator has decided must get into its log, whatever
@@ -73,12 +78,15 @@ impl Log {
             && let Some(original) = self.producers.check(&header)?
         {
             marks::hit(Mark::DuplicateBatch);
-            return Ok(self.appended(
-                original.base_offset(),
-                original.last_offset + 1,
-                original.timestamp,
-                true,
-            ));
+            return Ok(Appended {
+                duplicate: true,
+                ..self.appended(
+                    original.base_offset(),
+                    original.last_offset + 1,
+                    original.timestamp,
+                    awaited,
+                )
+            });
         }
         let base_offset = self.log_end_offset();
         if base_offset.checked_add(RELATIVE_MAX + 1).is_none() {
@@ -89,11 +97,7 @@ impl Log {
         if self.active().is_full_for(&self.config, &header, now) {
             self.queue_roll(now);
         }
-        let durable = match origin {
-            Origin::Client { durable } => durable,
-            Origin::Coordinator => true,
-        };
-        if self.is_behind() || durable && !self.config.write_caching {
+        if awaited {
             let start = self.end();
             self.marks.on_awaited(start, header.next_offset());
         }
@@ -112,7 +116,7 @@ impl Log {
             base_offset,
             header.next_offset(),
             header.max_timestamp,
-            false,
+            awaited,
         ))
     }
 
@@ -125,9 +129,9 @@ impl Log {
     /// Writes everything queued with one vectored write per segment, closing segments when due.
     /// Moves the high watermark over what needs no sync. True if there was something to write.
     ///
-    /// After an error of a full disk ([`is_disk_full`]) what was written before it counts, the rest
-    /// stays queued, and the log is [`Log::stalled`] until a later call succeeds: nothing that was
-    /// decided at an append has to be taken back. After any other error the caller must
+    /// After an error of a full disk ([`is_out_of_room`]) what was written before it counts, the
+    /// rest stays queued, and the log is [`Log::stalled`] until a later call succeeds: nothing that
+    /// was decided at an append has to be taken back. After any other error the caller must
     /// [`Log::on_failed`] the log.
     pub fn write_queued(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<bool> {
         if self.queue.is_empty() || self.poisoned.is_some() {
@@ -148,7 +152,7 @@ impl Log {
             Err(error) => {
                 queue.drain(..done);
                 self.queue = queue;
-                if is_disk_full(&error) {
+                if is_out_of_room(&error) {
                     self.stalled = Some(error.to_string());
                     self.cut_torn_tail(dir)?;
                 }
@@ -361,7 +365,7 @@ impl Log {
         base_offset: Offset,
         offset_end: Offset,
         timestamp: i64,
-        duplicate: bool,
+        awaited: bool,
     ) -> Appended {
         Appended {
             base_offset,
@@ -371,8 +375,8 @@ impl Log {
                 TimestampType::CreateTime => batch::NO_TIMESTAMP,
             },
             log_start_offset: self.log_start_offset(),
-            duplicate,
-            held: self.is_behind(),
+            duplicate: false,
+            awaited,
         }
     }
 

@@ -33,7 +33,7 @@ pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 pub use files::FAILED_FILE;
 
-use crate::base::dir::{Dir, is_disk_full};
+use crate::base::dir::{Dir, is_out_of_room};
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{Epoch, Mono, Now, Offset, TopicId, WallMs};
@@ -86,7 +86,8 @@ pub enum Origin {
         /// acks=all: the batch becomes visible only when it is durable.
         durable: bool,
     },
-    /// A coordinator of this broker: trusted bytes, durable as acks=all.
+    /// A coordinator of this broker: trusted bytes, durable as acks=all, also with
+    /// `write.caching`.
     Coordinator,
 }
 
@@ -95,7 +96,7 @@ pub enum Origin {
 pub struct Appended {
     /// Offset of the first record.
     pub base_offset: Offset,
-    /// Offset after the last record: acks=all is answered when the high watermark reaches it.
+    /// Offset after the last record.
     pub offset_end: Offset,
     /// The time of the append with `message.timestamp.type=LogAppendTime`, else -1.
     pub log_append_time_ms: WallMs,
@@ -103,9 +104,10 @@ pub struct Appended {
     pub log_start_offset: Offset,
     /// One of the producer's last five batches, sent again; the offsets are the original ones.
     pub duplicate: bool,
-    /// The disk does not keep up (`max.unsynced.bytes.per.partition`): with any acks the batch is
-    /// to be answered when the high watermark reaches its end, which is when it is durable.
-    pub held: bool,
+    /// To be answered when the log is durable up to `offset_end`, which for a duplicate may be
+    /// later than that it is visible: asked for by acks=all without `write.caching`, and with any
+    /// acks while the disk does not keep up (`max.unsynced.bytes.per.partition`).
+    pub awaited: bool,
 }
 
 /// One round of syncing, to be reported by [`Log::on_synced`].
@@ -303,6 +305,7 @@ impl Log {
     /// now on every append and read fails with `KAFKA_STORAGE_ERROR`. The first reason stays.
     pub fn poison(&mut self, why: String) {
         self.queue.clear();
+        self.stalled = None;
         self.poisoned.get_or_insert(why);
     }
 
@@ -428,7 +431,7 @@ impl Log {
         let before = self.checkpoint.recovery_point;
         self.checkpoint.recovery_point = before.max(durable);
         match self.store_checkpoint(dir) {
-            Err(error) if is_disk_full(&error) => self.checkpoint.recovery_point = before,
+            Err(error) if is_out_of_room(&error) => self.checkpoint.recovery_point = before,
             result => {
                 result?;
                 self.checkpoint_lag_bytes = 0;
@@ -461,14 +464,7 @@ impl Log {
         for (at, segment) in self.segments.iter().enumerate() {
             segment.check();
             if let Some(next) = self.segments.get(at + 1) {
-                assert!(
-                    segment.offset_end <= next.base_offset,
-                    "segments are in order"
-                );
-                assert!(
-                    segment.offset_end == next.base_offset || self.config.cleanup_compact,
-                    "offsets are dense"
-                );
+                assert_eq!(segment.offset_end, next.base_offset, "offsets are dense");
             }
         }
         self.marks.check();

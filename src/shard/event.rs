@@ -143,6 +143,8 @@ impl<I: Io> Shard<I> {
             Some("max.connections is reached")
         } else if connections >= self.settings.connections_max {
             Some("there are as many as --memory has room for")
+        } else if connections >= self.settings.connections_max_by_files {
+            Some("all open files but those kept for logs are in use (ulimit -n)")
         } else if from_there.is_some_and(|count| *count >= broker.connections_per_ip_max) {
             Some("max.connections.per.ip is reached")
         } else {
@@ -500,11 +502,11 @@ impl<I: Io> Shard<I> {
         self.settings.stats.connections.set(connections);
     }
 
-    /// A request is over; whose it was, unless its connection is gone.
+    /// A request is over; whose it was, unless it was over before.
     fn end_call(&mut self, call: u64) -> Option<ConnectionId> {
-        let batches = self.calls.take_appending(call);
+        let (connection, batches) = self.calls.end(call)?;
         self.appending.end(&batches);
-        self.calls.end(call)
+        Some(connection)
     }
 
     /// A request ended: its reply takes its place in the connection's order.

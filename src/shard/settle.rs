@@ -1,7 +1,7 @@
 //! The end of a turn. The order is fixed, because each step makes the next one true:
 //!
 //! 1. write: every log with queued batches, one vectored write each
-//! 2. release: answers whose offset is reached; long polls that can see more
+//! 2. release: answers whose offset is durable; long polls that can see more
 //! 3. sync: one round under way per log, where somebody still waits or it is due (group commit);
 //!    only partitions that something happened to are looked at
 //! 4. publish: a new catalog, once its records are durable
@@ -14,13 +14,14 @@ use super::{Life, Shard};
 use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
-use crate::base::dir::{Dir, File};
+use crate::base::dir::{Dir, File, is_out_of_room};
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{ConnectionId, FetchPath, Few, Mono, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use crate::log::SyncPlan;
 use bytes::BytesMut;
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
 use std::time::Duration;
@@ -44,9 +45,6 @@ const UNSYNCED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A sync that takes longer is told.
 const SLOW_SYNC: Duration = Duration::from_secs(10);
 
-/// Rounds under way at once: each holds its files open.
-pub(super) const SYNCING_MAX: usize = 256;
-
 /// A round of syncs of one log.
 #[derive(Debug)]
 pub struct Syncing {
@@ -64,6 +62,13 @@ pub struct Syncing {
 }
 
 impl<I: Io> Shard<I> {
+    /// Asserts that a round of syncs is known by its partition and by its number, or not at all.
+    pub fn check(&self) {
+        let rounds = self.syncing.iter();
+        let rounds = rounds.map(|(key, syncing)| (syncing.round, *key));
+        assert_eq!(rounds.collect::<BTreeMap<_, _>>(), self.rounds);
+    }
+
     /// Puts everything in order before the next wait.
     pub(super) fn settle(&mut self) {
         for (key, error) in std::mem::take(&mut self.state.broken) {
@@ -116,6 +121,8 @@ impl<I: Io> Shard<I> {
             self.flush_at = now + FLUSH_CHECK_INTERVAL;
             self.count_unsynced();
             self.tell_slow_syncs();
+            self.sync_lacks_files &= !self.sync_put_off.is_empty();
+            self.sync_due.append(&mut self.sync_put_off);
             let due = self.unsynced.iter().filter(|key| self.is_flush_due(**key));
             let due: Vec<_> = due.copied().collect();
             self.sync_due.extend(due);
@@ -123,7 +130,7 @@ impl<I: Io> Shard<I> {
         if self.wants_durable_image() && self.unsynced.contains(&METADATA) {
             self.sync_due.insert(METADATA);
         }
-        while self.syncing.len() < SYNCING_MAX
+        while self.syncing.len() < self.settings.syncs_max
             && let Some(key) = self.take_sync_due()
         {
             // A round under way is followed by another one, if somebody still waits then.
@@ -208,6 +215,14 @@ impl<I: Io> Shard<I> {
             self.unsynced.remove(&key);
             return;
         };
+        let files = match planted::is(Bug::SyncSkipped) {
+            true => Ok(Vec::new()),
+            false => sync_files(partition.dir.as_mut(), &plan),
+        };
+        let files = match files {
+            Err(error) if is_out_of_room(&error) => return self.put_off_sync(key, &error),
+            files => files,
+        };
         let mut syncing = Syncing {
             round,
             since: self.state.now.mono,
@@ -216,10 +231,6 @@ impl<I: Io> Shard<I> {
             files_missing: 0,
             offset_end: plan.offset_end,
             failed: None,
-        };
-        let files = match planted::is(Bug::SyncSkipped) {
-            true => Ok(Vec::new()),
-            false => sync_files(partition.dir.as_mut(), &plan),
         };
         match files {
             Ok(files) => {
@@ -238,13 +249,22 @@ impl<I: Io> Shard<I> {
         self.finish_sync(key);
     }
 
+    /// There is no descriptor for what a round needs: nothing is synced yet, and it is due again
+    /// with the next look at what is unsynced.
+    fn put_off_sync(&mut self, key: PartitionKey, error: &io::Error) {
+        self.sync_put_off.insert(key);
+        if !std::mem::replace(&mut self.sync_lacks_files, true) {
+            warn!(%error, "syncs wait until files can be opened again");
+        }
+    }
+
     /// One file of a round is synced.
     pub(super) fn on_synced(&mut self, round: u64, result: io::Result<()>) {
+        // The partition may be gone since the round began, or the round have failed already.
         let Some(&key) = self.rounds.get(&round) else {
             return;
         };
-        // The partition may be gone, and opened again, since the round began.
-        let Some(syncing) = self.syncing.get_mut(&key).filter(|s| s.round == round) else {
+        let Some(syncing) = self.syncing.get_mut(&key) else {
             return;
         };
         syncing.files_missing -= 1;
@@ -264,10 +284,9 @@ impl<I: Io> Shard<I> {
         if self.syncing.get(&key).is_none_or(under_way) {
             return;
         }
-        let Some(syncing) = self.syncing.remove(&key) else {
+        let Some(syncing) = self.end_round(key) else {
             return;
         };
-        self.rounds.remove(&syncing.round);
         let took = self.state.now.mono.since(syncing.since);
         self.settings.stats.on_sync(took);
         let Some(partition) = self.state.partitions.get_mut(&key) else {
@@ -297,6 +316,13 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Forgets the round under way of a log; what of it still ends is not heard any more.
+    pub(super) fn end_round(&mut self, key: PartitionKey) -> Option<Syncing> {
+        let syncing = self.syncing.remove(&key)?;
+        self.rounds.remove(&syncing.round);
+        Some(syncing)
+    }
+
     fn release(&mut self) {
         while let Some(key) = self.advanced.pop_first() {
             let now = self.state.now.mono;
@@ -304,6 +330,8 @@ impl<I: Io> Shard<I> {
                 continue;
             };
             let visible = partition.log.high_watermark();
+            // What acks=1 has written is visible at once; sent again with acks=all it must wait.
+            let durable = partition.log.durable_offset();
             if partition.visible != visible {
                 partition.visible = visible;
                 for watcher in std::mem::take(&mut partition.watchers) {
@@ -312,7 +340,7 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
-            let acknowledged = self.waiting.take_acknowledged(key, visible);
+            let acknowledged = self.waiting.take_acknowledged(key, durable);
             self.settings
                 .stats
                 .acknowledged
@@ -338,7 +366,7 @@ impl<I: Io> Shard<I> {
             return;
         };
         let durable = self.state.partitions.get(&METADATA);
-        let durable = durable.map_or(0, |partition| partition.log.high_watermark());
+        let durable = durable.map_or(0, |partition| partition.log.durable_offset());
         if let Some(publication) = controller.take_durable(durable) {
             self.publish(publication);
         }

@@ -40,6 +40,25 @@ fn end_offset(broker: &Broker, topic: &str, partition: i32) -> i64 {
 }
 
 #[test]
+fn directories_of_others_are_left_alone() {
+    let others = ["lost+found", "backup", "photos-delete"];
+    let mut broker = Broker::start(1, "auto");
+    broker.connect().create_topic("kept", 1);
+    let path = broker.dir.path().to_owned();
+    broker.restart_after(1, "auto", |path| {
+        for name in others.iter().chain(&["gone-0"]) {
+            fs::create_dir(path.join(name)).unwrap();
+            fs::write(path.join(name).join("file"), "x").unwrap();
+        }
+    });
+    broker.restart(1, "auto");
+    for name in others {
+        assert!(path.join(name).join("file").exists(), "{name}");
+    }
+    assert!(!path.join("gone-0").exists(), "no topic owns it");
+}
+
+#[test]
 fn records_and_topics_survive_with_another_number_of_shards() {
     let mut broker = Broker::start(2, "auto");
     let mut raw = broker.connect();
@@ -79,6 +98,25 @@ fn a_data_directory_has_one_owner() {
         refused.to_string().contains("in use by another process"),
         "{refused}"
     );
+}
+
+#[test]
+fn a_busy_port_is_refused_before_anything_is_touched() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = forebay::config::ServeArgs {
+        listen: Some(taken.local_addr().unwrap().to_string()),
+        data_dir: Some(data.display().to_string()),
+        ..Default::default()
+    };
+    let config = forebay::config::Config::from_sources(&args, []).unwrap();
+    let refused = forebay::server::Server::start(&config).err().unwrap();
+    assert!(
+        refused.to_string().contains("choose another port"),
+        "{refused}"
+    );
+    assert!(!data.exists());
 }
 
 /// Contents of all files of a directory.
