@@ -4,6 +4,7 @@
 //! |---|---|
 //! | less is free than the reserve | producers are refused; retention runs at once and often; all else goes on |
 //! | a write finds no room, or no descriptor | the log stalls: what waits for it is answered with an error, the batches stay queued and are written when there is room |
+//! | the same for long in a log of `__consumer_offsets` | its coordinator decides nothing until it can grow |
 //! | a sync finds no descriptor | nothing is synced yet: it begins when there is one |
 //! | a log finds no room or descriptor to be opened | it is tried again |
 //! | a write or a sync fails, a sync also for want of room | never tried again: the partition is offline until the next start, the others go on |
