@@ -3,7 +3,7 @@
 
 use crate::base::dir::Dir;
 use crate::base::{NodeId, TopicId};
-use crate::io::files::DataDir;
+use crate::io::files::{DataDir, UNFINISHED_SUFFIX};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{self, File};
 use std::io;
@@ -175,9 +175,11 @@ fn lock(path: &Path) -> io::Result<Flock<File>> {
 
 /// A directory that is not ours must be empty, so that nobody's files are mixed with the logs.
 fn refuse_foreign(path: &Path) -> io::Result<()> {
+    // What a first start leaves that is killed before it ends.
+    let begun = format!("{META}{UNFINISHED_SUFFIX}");
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        if name != LOCK && name != "lost+found" {
+        if name != LOCK && name != "lost+found" && name != begun.as_str() {
             let why = format!(
                 "the data directory {} holds files that are not forebay's ({}); choose an empty \
                  directory with --data-dir",
@@ -268,6 +270,28 @@ mod tests {
         assert!(!path.join(CLEAN).exists(), "gone before anybody is served");
         drop(owned);
         assert_eq!(found(&take()), (false, 3));
+    }
+
+    #[test]
+    fn a_first_start_that_was_killed_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("meta.properties.tmp"), "vers").unwrap();
+        let owned = OwnedDir::take(dir.path(), NodeId(1)).unwrap();
+        let cluster_id = owned.cluster_id.clone();
+        drop(owned);
+        let again = OwnedDir::take(dir.path(), NodeId(1)).unwrap();
+        assert_eq!(again.cluster_id, cluster_id);
+    }
+
+    #[test]
+    fn a_directory_with_the_files_of_others_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        fs::write(dir.path().join("photo"), "").unwrap();
+        let refused = OwnedDir::take(dir.path(), NodeId(1)).err().unwrap();
+        assert!(refused.to_string().contains("(photo)"), "{refused}");
+        fs::remove_file(dir.path().join("photo")).unwrap();
+        OwnedDir::take(dir.path(), NodeId(1)).unwrap();
     }
 
     #[test]

@@ -36,7 +36,8 @@
 //! - The high watermark is the acknowledgement: it passes an acks=all batch only when it is
 //!   durable, and acks=1 data at once, unless an acks=all batch before it is not durable yet.
 //! - A full disk stalls a log, a failed one ends it: what finds no room stays queued, so that
-//!   nothing decided at an append is ever taken back. A sync without room is a failed one.
+//!   nothing decided at an append is ever taken back. A sync without room is a failed one. A process
+//!   without descriptors stalls it, too: what could not be opened was neither written nor synced.
 //! - A duplicate batch is answered with the offsets of its original, and waits for them.
 //! - Produce requests of one connection overlap, all others run one at a time, as in Kafka.
 //! - An image is published after its records are durable, and answered after every shard has it.

@@ -1,10 +1,10 @@
-//! A broker as a set of threads: one pinned thread per shard, and nothing else. Starting takes the
-//! data directory, binds the listener, lets every shard open its partitions and returns when all
+//! A broker as a set of threads: one pinned thread per shard, and nothing else. Starting binds the
+//! listener, takes the data directory, lets every shard open its partitions and returns when all
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
 use crate::admin::{self, Admin, Observed};
 use crate::base::{DiskSpace, ShardId, ShardStats};
-use crate::config::{Config, IoBackend};
+use crate::config::{Config, Descriptors, IoBackend};
 use crate::data_dir::OwnedDir;
 use crate::io::backend::{Backend, Choice};
 use crate::io::files::{self, DataDir};
@@ -72,6 +72,7 @@ pub struct Server {
     sender: Sender<Report>,
     stats: Vec<Arc<ShardStats>>,
     space: Arc<DiskSpace>,
+    descriptors: Descriptors,
     /// Ends when this is dropped.
     admin: Option<Admin>,
 }
@@ -96,11 +97,12 @@ impl Server {
     /// Starts a broker and waits until it serves. The errors are whole sentences.
     pub fn start(config: &Config) -> io::Result<Self> {
         let backend = choose_backend(config)?;
+        // Before the directory is taken, so that a busy port does not cost the mark of a clean stop.
+        let mut listeners = bind_all(config)?;
         let admin = config.admin_listen.map(admin::bind).transpose()?;
-        let open_files_max = open_files_max(config.shards.cpus.len());
+        let descriptors = Descriptors::new(open_files_limit(), config.shards.cpus.len());
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
         let cpus = &config.shards.cpus;
-        let mut listeners = bind_all(config)?;
         let addresses: Vec<_> = listeners
             .iter()
             .flatten()
@@ -125,6 +127,7 @@ impl Server {
             dir,
             stats: cpus.iter().map(|_| Arc::default()).collect(),
             space: Arc::default(),
+            descriptors,
             admin: None,
         };
         let mut wakers = Vec::new();
@@ -134,7 +137,7 @@ impl Server {
                 shard,
                 cpu: *cpu,
                 data_dir: config.data_dir.clone(),
-                open_files_max,
+                open_files_max: descriptors.files,
                 listener: listeners[index].take(),
                 settings: server.settings(config, shard),
                 entries: config.ring_entries,
@@ -173,6 +176,11 @@ impl Server {
     /// Which back end serves, and why.
     pub fn backend(&self) -> &Backend {
         &self.backend
+    }
+
+    /// How the descriptors that it may have are shared out.
+    pub fn descriptors(&self) -> Descriptors {
+        self.descriptors
     }
 
     /// The counters of every shard, in their order.
@@ -237,6 +245,8 @@ impl Server {
             request_memory_bytes_max: share(config.memory.request_bytes),
             group_memory_bytes_max: share(config.memory.group_bytes),
             connections_max: config.memory.connections,
+            connections_max_by_files: self.descriptors.connections,
+            syncs_max: self.descriptors.syncs,
             stats: self.stats[usize::from(shard.0)].clone(),
             space: self.space.clone(),
         }
@@ -433,10 +443,9 @@ fn bind_all(config: &Config) -> io::Result<Vec<Option<Listener>>> {
     Ok(listeners)
 }
 
-/// How many files each shard may keep open for its logs: together a quarter of what the process
-/// may have; the rest is for connections and for syncs under way.
-fn open_files_max(shards: usize) -> usize {
-    let limit = match files::raise_open_files_limit() {
+/// How many files the process may have open, after it has raised that as far as it may.
+fn open_files_limit() -> u64 {
+    match files::raise_open_files_limit() {
         Ok((before, limit)) => {
             if before < limit {
                 info!(
@@ -450,15 +459,11 @@ fn open_files_max(shards: usize) -> usize {
             warn!(%error, "the limit of open files (RLIMIT_NOFILE) is unknown");
             OPEN_FILES_MIN
         }
-    };
-    (limit / 4 / shards.max(1) as u64).min(OPEN_FILES_MAX) as usize
+    }
 }
 
 /// What every system allows.
 const OPEN_FILES_MIN: u64 = 1024;
-
-/// More than this are not kept open by a shard, even where that is allowed.
-const OPEN_FILES_MAX: u64 = 16 * 1024;
 
 /// A broker that was killed a moment ago can hold its port until the kernel has ended its ring.
 fn bind(address: SocketAddr) -> io::Result<Listener> {

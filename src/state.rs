@@ -13,7 +13,7 @@ use crate::base::{Epoch, ErrorCode, Offset, PartitionKey, Room, ShardId, TopicId
 use crate::batch::{self, Codec, Record, TimestampType};
 use crate::catalog::settings::{BrokerSettings, CompressionType, TopicSettings};
 use crate::catalog::{Image, Topic, broker_settings};
-use crate::log::{self, Log};
+use crate::log::{self, Log, ReadError};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -223,12 +223,19 @@ impl ShardState {
         });
     }
 
-    /// When the next timer of a machine is due.
+    /// When the next timer of a machine that may decide is due.
     pub fn next_deadline(&self) -> Option<Mono> {
         self.coordinators
-            .values()
-            .filter_map(Coordinator::next_deadline)
+            .iter()
+            .filter(|(key, _)| self.takes_decisions(**key))
+            .filter_map(|(_, coordinator)| coordinator.next_deadline())
             .min()
+    }
+
+    /// True if the log of a machine takes what it decides; else the machine waits.
+    pub fn takes_decisions(&self, key: PartitionKey) -> bool {
+        let partition = self.partitions.get(&key);
+        partition.is_some_and(|partition| partition.log.takes_decisions())
     }
 }
 
@@ -264,7 +271,11 @@ impl Partition {
         let mut offset = self.log.log_start_offset();
         while offset < self.log.high_watermark() {
             let extent = self.log.read(self.dir.as_mut(), offset, REPLAY_BYTES, true);
-            let Some(extent) = extent.map_err(|error| corrupt(&error))? else {
+            let extent = extent.map_err(|error| match error {
+                ReadError::Io(error) => error,
+                error => corrupt(&error),
+            });
+            let Some(extent) = extent? else {
                 break;
             };
             let mut bytes = BytesMut::zeroed(extent.length as usize);

@@ -20,7 +20,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::LocalSet;
 
 /// A shard turns at least once a second; one that has not for so long is stuck.
@@ -28,6 +28,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// Patience with a client that does not finish its request.
 const HEADER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who asks at once; others wait, and take no descriptors from the logs.
+const CONNECTIONS_MAX: usize = 16;
 
 /// Rest after an accept that failed, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -122,7 +125,8 @@ impl Site {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "metrics are not served"),
         };
-        loop {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        while let Ok(place) = places.clone().acquire_owned().await {
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -139,6 +143,7 @@ impl Site {
                     .serve_connection(TokioIo::new(stream), answer);
                 // A client that breaks off has no one to be told.
                 let _ = connection.await;
+                drop(place);
             });
         }
     }

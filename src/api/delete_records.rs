@@ -4,7 +4,7 @@
 use super::job::{Answer, Job, Return};
 use super::scatter::Scatter;
 use super::{Begun, Facts, Flow};
-use crate::base::dir::is_disk_full;
+use crate::base::dir::is_out_of_room;
 use crate::base::{ErrorCode, Offset, PartitionKey};
 use crate::log::ReadError;
 use crate::state::ShardState;
@@ -66,7 +66,7 @@ fn cut(state: &mut ShardState, key: PartitionKey, before: Offset) -> Result<Offs
     cut.map_err(|error| {
         let code = error.code();
         if let ReadError::Io(error) = error
-            && !is_disk_full(&error)
+            && !is_out_of_room(&error)
         {
             state.broken.push((key, error));
         }

@@ -66,10 +66,11 @@ pub enum FetchPath {
 /// it has no files, and the first one that is created creates it.
 ///
 /// Errors are those of the operating system; the implementation adds operation and file name to
-/// their text, so that callers can pass them on as they are. Those of a full disk or quota
-/// ([`is_disk_full`]) say that the call may be made again once there is room. A failed sync never
-/// is one of them, whatever its number: the kernel counts what it could not write as written, and
-/// a second try would only seem to succeed.
+/// their text, so that callers can pass them on as they are. Those of a full disk or quota, or of a
+/// process without descriptors ([`is_out_of_room`]), say that the call may be made again once there
+/// is room: what it syncs it had not begun to. A failed sync never is one of them, whatever its
+/// number: the kernel counts what it could not write as written, and a second try would only seem
+/// to succeed.
 pub trait Dir {
     /// All files with their sizes in bytes, sorted by name.
     fn list(&mut self) -> io::Result<Vec<(String, u64)>>;
@@ -124,8 +125,8 @@ pub trait Dir {
     fn names(&mut self) -> io::Result<Vec<File>>;
 }
 
-/// True for the error of a call that found no room on the disk, or not in the quota.
-pub fn is_disk_full(error: &io::Error) -> bool {
+/// True for the error of a call that found no room on the disk or in a quota, of descriptors too.
+pub fn is_out_of_room(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

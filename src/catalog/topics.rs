@@ -95,7 +95,9 @@ impl Catalog {
                 ErrorCode::None
             } else if check_topic_name(name).is_err() {
                 ErrorCode::InvalidTopic
-            } else if !settings.auto_create_topics && name != OFFSETS_TOPIC {
+            } else if name != OFFSETS_TOPIC
+                && (!settings.auto_create_topics || Topic::is_internal_name(name))
+            {
                 ErrorCode::UnknownTopicOrPartition
             } else {
                 match self.decide_topic(&automatic(name, &settings), &mut room) {

@@ -8,6 +8,7 @@
 
 mod args;
 mod cores;
+mod descriptors;
 mod memory;
 mod sources;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub use args::ServeArgs;
 pub use cores::{Shards, allowed_cpus, cgroup_quota};
+pub use descriptors::Descriptors;
 pub use memory::Memory;
 pub use sources::Origin;
 
@@ -270,7 +272,7 @@ fn parse_shards(
     allowed: &[usize],
     quota: Option<f64>,
 ) -> Result<Shards, ConfigError> {
-    let shards = parse_option(given, "cores", |text| Shards::parse(text, allowed))?;
+    let shards = parse_option(given, "cores", |text| Shards::parse(text, allowed, quota))?;
     let shards = shards.unwrap_or_else(|| Shards::all(allowed, quota));
     let Some(pin) = parse_option(given, "pin", parse_bool)? else {
         return Ok(shards);

@@ -277,12 +277,19 @@ impl Posix {
     /// Lets sends go on that wait for memory, as far as there is some.
     fn feed_starved(&mut self) {
         let room = self.buffers.room().min(self.starved.len());
-        for (index, identity) in self.starved.drain(..room) {
-            let connection = self.connections.get_mut(index).and_then(Option::as_mut);
-            if let Some(connection) = connection.filter(|c| c.identity.ptr_eq(&identity)) {
-                connection.loading = false;
-                self.runnable.push_back((index, Direction::Send));
+        for _ in 0..room {
+            if let Some((index, identity)) = self.starved.pop_front() {
+                self.resume(index, &identity);
             }
+        }
+    }
+
+    /// Lets a send go on that has waited for memory, if its socket is still there.
+    fn resume(&mut self, index: usize, identity: &Weak<SocketKind>) {
+        let connection = self.connections.get_mut(index).and_then(Option::as_mut);
+        if let Some(connection) = connection.filter(|c| c.identity.ptr_eq(identity)) {
+            connection.loading = false;
+            self.runnable.push_back((index, Direction::Send));
         }
     }
 
@@ -504,6 +511,13 @@ impl Io for Posix {
 
     fn shutdown(&mut self, socket: &Socket) {
         sockets::shutdown(socket);
+        // It needs no memory to end.
+        let identity = Arc::downgrade(&socket.0);
+        let ours = |(_, starved): &(_, Weak<SocketKind>)| starved.ptr_eq(&identity);
+        let at = self.starved.iter().position(ours);
+        if let Some((index, identity)) = at.and_then(|at| self.starved.remove(at)) {
+            self.resume(index, &identity);
+        }
     }
 
     fn bell(&self) -> Bell {

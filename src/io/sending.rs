@@ -15,7 +15,7 @@
 
 use super::buffers::Buffers;
 use super::loading::{Load, Target, past_the_cache};
-use super::sockets::descriptor;
+use super::sockets::{self, descriptor};
 use super::{Chunk, FetchPath, Socket, cached, files};
 use crate::base::dir::File;
 use crate::base::{Few, ShardStats};
@@ -156,7 +156,11 @@ impl Sending {
                 return Ok(Progress::Share);
             }
             if self.is_cold() {
-                return Ok(Progress::Cold);
+                // Fetched for nobody, it would keep others from the disk.
+                return match sockets::is_gone(socket) {
+                    true => Err(Errno::EPIPE.into()),
+                    false => Ok(Progress::Cold),
+                };
             }
             match self.push_once(fd, share, stats) {
                 Ok(sent) => {

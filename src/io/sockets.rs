@@ -9,6 +9,7 @@ use super::{Accepted, Socket, SocketKind};
 use crate::base::Mono;
 use bytes::{BufMut, BytesMut};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Backlog, Shutdown, listen, setsockopt, sockopt};
 use std::fs::File;
 use std::io;
@@ -195,6 +196,13 @@ pub(super) fn descriptor(socket: &Socket) -> BorrowedFd<'_> {
 pub(super) fn shutdown(socket: &Socket) {
     // The only errors are those of a connection that is not there any more.
     let _ = nix::sys::socket::shutdown(descriptor(socket).as_raw_fd(), Shutdown::Both);
+}
+
+/// True if nothing can be sent any more: it was shut down, or the peer has reset it.
+pub(super) fn is_gone(socket: &Socket) -> bool {
+    // Both are always reported, also when nothing is asked for.
+    let mut socket = [PollFd::new(descriptor(socket), PollFlags::empty())];
+    poll(&mut socket, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
 /// Receives what is there into the spare capacity of `buffer`, without waiting.

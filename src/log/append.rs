@@ -8,7 +8,7 @@ use super::index::Index;
 use super::segment::{RELATIVE_MAX, Segment};
 use super::watermarks::Place;
 use super::{AppendError, Appended, Log, Origin, Presence, snapshot};
-use crate::base::dir::{Dir, is_disk_full};
+use crate::base::dir::{Dir, is_out_of_room};
 use crate::base::limits::BATCH_HEADER_BYTES;
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
@@ -59,7 +59,7 @@ impl Log {
             return Err(AppendError::Poisoned(why.clone()));
         }
         if let Some(why) = &self.stalled
-            && (origin != Origin::Coordinator || self.queued_bytes > STALLED_BYTES_MAX)
+            && (origin != Origin::Coordinator || !self.takes_decisions())
         {
             return Err(AppendError::Stalled(why.clone()));
         }
@@ -120,12 +120,18 @@ impl Log {
         ))
     }
 
+    /// True if the next batch of [`Origin::Coordinator`] is taken: the log can grow, or not too much
+    /// waits until it can. Asked before a machine decides, as it cannot take back what it has.
+    pub fn takes_decisions(&self) -> bool {
+        self.stalled.is_none() || self.queued_bytes <= STALLED_BYTES_MAX
+    }
+
     /// Writes everything queued with one vectored write per segment, closing segments when due.
     /// Moves the high watermark over what needs no sync. True if there was something to write.
     ///
-    /// After an error of a full disk ([`is_disk_full`]) what was written before it counts, the rest
-    /// stays queued, and the log is [`Log::stalled`] until a later call succeeds: nothing that was
-    /// decided at an append has to be taken back. After any other error the caller must
+    /// After an error of a full disk ([`is_out_of_room`]) what was written before it counts, the
+    /// rest stays queued, and the log is [`Log::stalled`] until a later call succeeds: nothing that
+    /// was decided at an append has to be taken back. After any other error the caller must
     /// [`Log::on_failed`] the log.
     pub fn write_queued(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<bool> {
         if self.queue.is_empty() || self.poisoned.is_some() {
@@ -146,7 +152,7 @@ impl Log {
             Err(error) => {
                 queue.drain(..done);
                 self.queue = queue;
-                if is_disk_full(&error) {
+                if is_out_of_room(&error) {
                     self.stalled = Some(error.to_string());
                     self.cut_torn_tail(dir)?;
                 }

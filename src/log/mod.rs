@@ -25,7 +25,7 @@ mod walk;
 mod watermarks;
 
 #[cfg(test)]
-mod test_dir;
+pub mod test_dir;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +33,7 @@ pub use config::Config;
 pub use error::{AppendError, OpenError, ReadError};
 pub use files::FAILED_FILE;
 
-use crate::base::dir::{Dir, is_disk_full};
+use crate::base::dir::{Dir, is_out_of_room};
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{Epoch, Mono, Now, Offset, TopicId, WallMs};
@@ -305,6 +305,7 @@ impl Log {
     /// now on every append and read fails with `KAFKA_STORAGE_ERROR`. The first reason stays.
     pub fn poison(&mut self, why: String) {
         self.queue.clear();
+        self.stalled = None;
         self.poisoned.get_or_insert(why);
     }
 
@@ -430,7 +431,7 @@ impl Log {
         let before = self.checkpoint.recovery_point;
         self.checkpoint.recovery_point = before.max(durable);
         match self.store_checkpoint(dir) {
-            Err(error) if is_disk_full(&error) => self.checkpoint.recovery_point = before,
+            Err(error) if is_out_of_room(&error) => self.checkpoint.recovery_point = before,
             result => {
                 result?;
                 self.checkpoint_lag_bytes = 0;

@@ -6,7 +6,7 @@ use super::files::{
     INDEX_SUFFIX, SNAPSHOT_SUFFIX, TIME_INDEX_SUFFIX, file_name, remove_file, remove_segment,
 };
 use super::{Log, ReadError, Retained};
-use crate::base::dir::{Dir, is_disk_full};
+use crate::base::dir::{Dir, is_out_of_room};
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{Now, Offset};
@@ -125,7 +125,7 @@ impl Log {
     /// Writes what is queued, if it can be.
     fn write_if_room(&mut self, dir: &mut dyn Dir, now: Now) -> io::Result<()> {
         match self.write_queued(dir, now) {
-            Err(error) if !is_disk_full(&error) => Err(error),
+            Err(error) if !is_out_of_room(&error) => Err(error),
             _ => Ok(()),
         }
     }
@@ -135,7 +135,7 @@ impl Log {
     /// recovery would rebuild them.
     fn make_room(&mut self, dir: &mut dyn Dir, count: usize, start: Offset) -> io::Result<()> {
         match self.move_start(dir, start) {
-            Err(error) if is_disk_full(&error) => {}
+            Err(error) if is_out_of_room(&error) => {}
             result => return result,
         }
         for segment in self.segments.range_mut(..count) {

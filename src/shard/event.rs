@@ -143,6 +143,8 @@ impl<I: Io> Shard<I> {
             Some("max.connections is reached")
         } else if connections >= self.settings.connections_max {
             Some("there are as many as --memory has room for")
+        } else if connections >= self.settings.connections_max_by_files {
+            Some("all open files but those kept for logs are in use (ulimit -n)")
         } else if from_there.is_some_and(|count| *count >= broker.connections_per_ip_max) {
             Some("max.connections.per.ip is reached")
         } else {

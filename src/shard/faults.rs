@@ -3,7 +3,9 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | less is free than the reserve | producers are refused; retention runs at once and often; all else goes on |
-//! | a write finds no room | the log stalls: what waits for it is answered with an error, the batches stay queued and are written when there is room |
+//! | a write finds no room, or no descriptor | the log stalls: what waits for it is answered with an error, the batches stay queued and are written when there is room |
+//! | a sync finds no descriptor | nothing is synced yet: it begins when there is one |
+//! | a log finds no room or descriptor to be opened | it is tried again |
 //! | a write or a sync fails, a sync also for want of room | never tried again: the partition is offline until the next start, the others go on |
 //! | the same in a log of `__consumer_offsets` | its groups have no coordinator until then |
 //! | the same in the catalog's log | the broker stops, as Kafka's does: topics could be neither made nor deleted |
@@ -12,15 +14,18 @@
 //! What the high watermark has passed was durable before (acks=all) or is promised no more than a
 //! killed process (acks=1), so nothing that may be relied on is lost with a log that goes offline.
 
+use super::directories::Kind;
 use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::controller::METADATA;
-use crate::base::dir::is_disk_full;
+use crate::base::dir::is_out_of_room;
 use crate::base::marks::{self, Mark};
 use crate::base::{Mono, PartitionKey, ShardId};
+use crate::catalog::{Topic, topic_settings};
 use crate::io::Io;
-use crate::log;
+use crate::log::{self, OpenError, Report};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
@@ -40,10 +45,28 @@ impl<I: Io> Shard<I> {
             Err(error) => warn!(%error, "cannot see how full the disk is"),
         }
         self.state.room.on_looked(self.state.shards);
-        // There may be room again for what is queued.
+        // There may be room again for what is queued, or not open.
         self.state.queued.extend(self.stalled.iter());
-        let stalled = !self.stalled.is_empty();
-        self.look_at = now + self.state.room.look_interval(stalled);
+        self.open_missing();
+        self.look_at = now + self.state.room.look_interval(self.lacks_room());
+    }
+
+    fn lacks_room(&self) -> bool {
+        !self.stalled.is_empty() || !self.unopened.is_empty()
+    }
+
+    /// Opens what found no room before, until something finds none again.
+    fn open_missing(&mut self) {
+        for key in self.unopened.clone() {
+            let Some(topic) = self.state.image.topic_by_id(key.topic).cloned() else {
+                continue;
+            };
+            let settings = Arc::new(topic_settings(&self.state.image, &topic));
+            self.open_or_update(key, &topic, &settings, &mut Report::default());
+            if self.unopened.contains(&key) {
+                return;
+            }
+        }
     }
 
     fn on_looked(&mut self, space: crate::base::Space) {
@@ -69,13 +92,13 @@ impl<I: Io> Shard<I> {
 
     /// When the disk is to be looked at even if nothing else happens.
     pub(super) fn next_look(&self) -> Option<Mono> {
-        let watched = self.state.room.space.is_full() || !self.stalled.is_empty();
+        let watched = self.state.room.space.is_full() || self.lacks_room();
         watched.then_some(self.look_at)
     }
 
     /// Queued data could not be written, or retention not be applied.
     pub(super) fn on_write_failed(&mut self, key: PartitionKey, error: &io::Error) {
-        match is_disk_full(error) {
+        match is_out_of_room(error) {
             true => self.stall(key, error),
             false => self.fail_partition(key, error),
         }
@@ -93,7 +116,7 @@ impl<I: Io> Shard<I> {
         let written = partition.log.written_offset();
         if self.stalled.insert(key) {
             warn!(topic = partition.topic.name, partition = key.partition, %error,
-                "no room on the disk: what is queued is written when there is some");
+                "no room: what is queued is written when there is some");
         }
         for (to, answer) in self.waiting.take_unwritten(key, written) {
             self.deliver(to, answer.into_failed(Some(&why)));
@@ -115,7 +138,36 @@ impl<I: Io> Shard<I> {
             info!(
                 topic = self.state.partitions[&key].topic.name,
                 partition = key.partition,
-                "what found no room on the disk is written"
+                "what found no room is written"
+            );
+            self.count_faults();
+        }
+    }
+
+    /// A partition's log cannot be opened: again when there may be room, or at the next start.
+    pub(super) fn on_open_failed(&mut self, key: PartitionKey, topic: &Topic, why: &OpenError) {
+        self.closed_clean = false;
+        if !matches!(why, OpenError::Io(error) if is_out_of_room(error)) {
+            error!(topic = topic.name, partition = key.partition, error = %why,
+                "the partition is offline: its log cannot be opened");
+            self.unopened.remove(&key);
+            let why = format!("the partition is offline, its log cannot be opened: {why}");
+            self.set_offline(key, &why);
+        } else if self.unopened.insert(key) {
+            warn!(topic = topic.name, partition = key.partition, error = %why,
+                "no room to open the partition's log: it is opened when there is some");
+            self.count_faults();
+        }
+    }
+
+    /// A partition's log is open.
+    pub(super) fn end_unopened(&mut self, key: PartitionKey) {
+        if self.unopened.remove(&key) {
+            let topic = &self.state.partitions[&key].topic.name;
+            info!(
+                topic,
+                partition = key.partition,
+                "what found no room is open"
             );
             self.count_faults();
         }
@@ -196,7 +248,8 @@ impl<I: Io> Shard<I> {
 
     /// Makes the next opening of every log read the device.
     pub(super) fn mark_all_failed(&mut self, why: &str) {
-        for name in self.io.list_dirs().unwrap_or_default() {
+        let names = self.io.list_dirs().unwrap_or_default().into_iter();
+        for name in names.filter(|name| Kind::of(name) != Kind::Foreign) {
             if let Ok(mut dir) = self.io.open_dir(&name) {
                 log::mark_failed(dir.as_mut(), why);
             }
@@ -209,6 +262,7 @@ impl<I: Io> Shard<I> {
         let own = |key: &&PartitionKey| state.owner(**key) == state.shard;
         let offline = state.offline.keys().filter(own).count();
         stats.partitions_offline.set(offline as u64);
-        stats.partitions_stalled.set(self.stalled.len() as u64);
+        let stalled = self.stalled.len() + self.unopened.len();
+        stats.partitions_stalled.set(stalled as u64);
     }
 }

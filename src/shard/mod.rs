@@ -17,6 +17,7 @@ mod appending;
 mod budget;
 mod calls;
 mod connection;
+mod directories;
 mod event;
 mod faults;
 pub mod mail;
@@ -65,6 +66,10 @@ pub struct Settings {
     pub group_memory_bytes_max: usize,
     /// Connections that the memory of all shards allows.
     pub connections_max: usize,
+    /// Connections of all shards that leave descriptors for the logs.
+    pub connections_max_by_files: usize,
+    /// Rounds of syncs under way at once: each holds its files open.
+    pub syncs_max: usize,
     /// This shard's counters.
     pub stats: Arc<ShardStats>,
     /// How full the disk is, as all shards of the broker know it.
@@ -108,6 +113,10 @@ pub struct Shard<I: Io> {
     unsynced: BTreeSet<PartitionKey>,
     /// Partitions where a round of syncs may be due: somebody waits, or it is time.
     sync_due: BTreeSet<PartitionKey>,
+    /// Those of them whose files could not be opened, until the next look at what is unsynced.
+    sync_put_off: BTreeSet<PartitionKey>,
+    /// This has been told.
+    sync_lacks_files: bool,
     /// The last one of them that was looked at.
     synced_last: PartitionKey,
     /// Partitions whose high watermark may have moved.
@@ -124,6 +133,8 @@ pub struct Shard<I: Io> {
     closed_clean: bool,
     /// Partitions whose queue found no room on the disk.
     stalled: BTreeSet<PartitionKey>,
+    /// Partitions whose log found no room to be opened in.
+    unopened: BTreeSet<PartitionKey>,
     /// Why the broker must stop, if it must.
     fatal: Option<io::Error>,
     /// When the disk is looked at next.
@@ -167,6 +178,8 @@ impl<I: Io> Shard<I> {
             syncing: BTreeMap::new(),
             unsynced: BTreeSet::new(),
             sync_due: BTreeSet::new(),
+            sync_put_off: BTreeSet::new(),
+            sync_lacks_files: false,
             synced_last: METADATA,
             advanced: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -176,6 +189,7 @@ impl<I: Io> Shard<I> {
             rounds: BTreeMap::new(),
             closed_clean: true,
             stalled: BTreeSet::new(),
+            unopened: BTreeSet::new(),
             fatal: None,
             look_at: now.mono,
             drain_by: Mono::default(),
@@ -235,7 +249,7 @@ impl<I: Io> Shard<I> {
             || !self.state.outbox.is_empty()
             || !self.doomed.is_empty()
             || self.appending.is_ready()
-            || (!self.sync_due.is_empty() && self.syncing.len() < settle::SYNCING_MAX)
+            || (!self.sync_due.is_empty() && self.syncing.len() < self.settings.syncs_max)
             || self.mailbox.is_backed_up();
         if busy {
             return now;

@@ -1,11 +1,13 @@
 //! Brings what this shard has open in line with the catalog: opens, configures, deletes and closes
 //! partitions, and loads the machines that live in internal topics.
 
+use super::directories::{Kind, deleted_name, dir_name, stray_name};
 use super::mail::Mail;
 use super::{Life, Shard};
 use crate::api::controller::{Controller, METADATA, Publication};
 use crate::api::groups::Coordinator;
 use crate::base::PartitionKey;
+use crate::base::dir::is_out_of_room;
 use crate::base::marks::{self, Mark};
 use crate::base::placement::CONTROLLER;
 use crate::catalog::settings::TopicSettings;
@@ -17,12 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use tracing::{error, info, warn};
-
-/// Ending of a directory whose partition is deleted, as in Kafka.
-const DELETED_SUFFIX: &str = "-delete";
-
-/// Ending of a directory whose topic the catalog does not know, as in Kafka.
-const STRAY_SUFFIX: &str = "-stray";
 
 /// Deleted partitions whose files are removed in one turn: thousands at once would hold up
 /// everybody.
@@ -50,7 +46,7 @@ impl<I: Io> Shard<I> {
         Ok(publication)
     }
 
-    /// Finishes interrupted deletions and sets aside what no topic owns.
+    /// Finishes interrupted deletions and sets aside partitions that no topic owns.
     fn tidy_dirs(&mut self, image: &Image) -> io::Result<()> {
         let known: BTreeSet<String> = image
             .topics()
@@ -58,15 +54,19 @@ impl<I: Io> Shard<I> {
             .chain([dir_name(&metadata_topic(), METADATA.partition)])
             .collect();
         for name in self.io.list_dirs()? {
-            if name.ends_with(DELETED_SUFFIX) {
-                marks::hit(Mark::DeletionFinished);
-                self.doomed.push(name);
-            } else if !known.contains(&name) && !name.ends_with(STRAY_SUFFIX) {
-                warn!(
-                    name,
-                    "no topic owns this directory; it is set aside, not deleted"
-                );
-                self.rename_aside(&name)?;
+            match Kind::of(&name) {
+                Kind::Deleted => {
+                    marks::hit(Mark::DeletionFinished);
+                    self.doomed.push(name);
+                }
+                Kind::Partition if !known.contains(&name) => {
+                    warn!(
+                        name,
+                        "no topic owns this directory; it is set aside, not deleted"
+                    );
+                    self.rename_aside(&name)?;
+                }
+                Kind::Partition | Kind::Stray | Kind::Foreign => {}
             }
         }
         Ok(())
@@ -74,7 +74,7 @@ impl<I: Io> Shard<I> {
 
     /// Gives a directory a name that says that no topic owns it.
     fn rename_aside(&mut self, name: &str) -> io::Result<()> {
-        let aside = format!("{name}.{:016x}{STRAY_SUFFIX}", self.state.prng.next_u64());
+        let aside = stray_name(name, self.state.prng.next_u64());
         self.io.rename_dir(name, &aside)?;
         self.io.sync_dirs()?;
         info!(name, aside, "renamed");
@@ -133,7 +133,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn open_or_update(
+    pub(super) fn open_or_update(
         &mut self,
         key: PartitionKey,
         topic: &Arc<Topic>,
@@ -148,30 +148,34 @@ impl<I: Io> Shard<I> {
                 .set_config(log_config(&partition.settings, &self.state.broker));
             return;
         }
-        match self.open_partition(key, topic, settings, report) {
-            Ok(partition) => self.insert_partition(key, partition),
-            Err(error) => {
-                self.closed_clean = false;
-                error!(topic = topic.name, partition = key.partition, %error,
-                    "the partition is offline: its log cannot be opened");
-                let why = format!("the partition is offline, its log cannot be opened: {error}");
-                self.set_offline(key, &why);
-            }
+        let opened = self.open_partition(key, topic, settings, report);
+        match opened.and_then(|partition| self.insert_partition(key, partition)) {
+            Ok(()) => self.end_unopened(key),
+            Err(error) => self.on_open_failed(key, topic, &error),
         }
     }
 
-    fn insert_partition(&mut self, key: PartitionKey, mut partition: Partition) {
+    fn insert_partition(
+        &mut self,
+        key: PartitionKey,
+        mut partition: Partition,
+    ) -> Result<(), OpenError> {
         if partition.topic.name == OFFSETS_TOPIC {
             match Coordinator::load(&mut self.state, &mut partition) {
                 Ok(coordinator) => {
                     self.state.coordinators.insert(key, coordinator);
                 }
+                Err(error) if is_out_of_room(&error) => return Err(error.into()),
                 Err(error) => {
                     error!(partition = key.partition, %error, "the groups cannot be loaded");
+                    let why =
+                        format!("the partition is offline, its groups cannot be loaded: {error}");
+                    self.set_offline(key, &why);
                 }
             }
         }
         self.state.partitions.insert(key, partition);
+        Ok(())
     }
 
     fn open_partition(
@@ -185,7 +189,8 @@ impl<I: Io> Shard<I> {
         let config = log_config(settings, &self.state.broker);
         let opening = Opening {
             now: self.state.now,
-            clean: self.settings.clean,
+            // What failed may have changed something.
+            clean: self.settings.clean && !self.unopened.contains(&key),
             leader_epoch: self.state.leader_epoch,
             topic_id: topic.id,
         };
@@ -235,6 +240,7 @@ impl<I: Io> Shard<I> {
         self.unsynced.remove(&key);
         self.end_round(key);
         self.stalled.remove(&key);
+        self.unopened.remove(&key);
         crate::api::groups::unload(&mut self.state, key);
         self.give_up(key, None);
         if self.state.owner(key) != self.state.shard {
@@ -242,7 +248,7 @@ impl<I: Io> Shard<I> {
         }
         drop(self.state.partitions.remove(&key));
         let name = dir_name(topic, key.partition);
-        let aside = format!("{name}.{:016x}{DELETED_SUFFIX}", self.state.prng.next_u64());
+        let aside = deleted_name(&name, self.state.prng.next_u64());
         match self.io.rename_dir(&name, &aside) {
             Ok(()) => self.doomed.push(aside),
             // Nothing was ever written.
@@ -269,7 +275,12 @@ impl<I: Io> Shard<I> {
         let now = self.state.now;
         let mut failed = Vec::new();
         for (key, partition) in &mut self.state.partitions {
-            match partition.log.retain(partition.dir.as_mut(), now) {
+            let retained = partition.log.retain(partition.dir.as_mut(), now);
+            if partition.log.stalled().is_some() {
+                // Expired as a whole, and without room for the segment that follows.
+                self.stalled.insert(*key);
+            }
+            match retained {
                 Ok(retained) if retained.segments > 0 => info!(
                     topic = partition.topic.name,
                     partition = key.partition,
@@ -285,6 +296,7 @@ impl<I: Io> Shard<I> {
             warn!(partition = key.partition, %error, "retention could not be applied");
             self.on_write_failed(key, &error);
         }
+        self.count_faults();
     }
 
     /// Closes every log: written, with indexes and producers, and all synced at once.
@@ -318,9 +330,4 @@ fn metadata_topic() -> Topic {
         config: BTreeMap::new(),
         internal: true,
     }
-}
-
-/// Kafka's name for the directory of a partition.
-fn dir_name(topic: &Topic, partition: i32) -> String {
-    format!("{}-{partition}", topic.name)
 }

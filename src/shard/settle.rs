@@ -14,7 +14,7 @@ use super::{Life, Shard};
 use crate::api::Reply;
 use crate::api::controller::{Controller, METADATA};
 use crate::api::job::After;
-use crate::base::dir::{Dir, File};
+use crate::base::dir::{Dir, File, is_out_of_room};
 use crate::base::marks::{self, Mark};
 use crate::base::planted::{self, Bug};
 use crate::base::{ConnectionId, FetchPath, Few, Mono, Offset, PartitionKey};
@@ -44,9 +44,6 @@ const UNSYNCED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A sync that takes longer is told.
 const SLOW_SYNC: Duration = Duration::from_secs(10);
-
-/// Rounds under way at once: each holds its files open.
-pub(super) const SYNCING_MAX: usize = 256;
 
 /// A round of syncs of one log.
 #[derive(Debug)]
@@ -124,6 +121,8 @@ impl<I: Io> Shard<I> {
             self.flush_at = now + FLUSH_CHECK_INTERVAL;
             self.count_unsynced();
             self.tell_slow_syncs();
+            self.sync_lacks_files &= !self.sync_put_off.is_empty();
+            self.sync_due.append(&mut self.sync_put_off);
             let due = self.unsynced.iter().filter(|key| self.is_flush_due(**key));
             let due: Vec<_> = due.copied().collect();
             self.sync_due.extend(due);
@@ -131,7 +130,7 @@ impl<I: Io> Shard<I> {
         if self.wants_durable_image() && self.unsynced.contains(&METADATA) {
             self.sync_due.insert(METADATA);
         }
-        while self.syncing.len() < SYNCING_MAX
+        while self.syncing.len() < self.settings.syncs_max
             && let Some(key) = self.take_sync_due()
         {
             // A round under way is followed by another one, if somebody still waits then.
@@ -216,6 +215,14 @@ impl<I: Io> Shard<I> {
             self.unsynced.remove(&key);
             return;
         };
+        let files = match planted::is(Bug::SyncSkipped) {
+            true => Ok(Vec::new()),
+            false => sync_files(partition.dir.as_mut(), &plan),
+        };
+        let files = match files {
+            Err(error) if is_out_of_room(&error) => return self.put_off_sync(key, &error),
+            files => files,
+        };
         let mut syncing = Syncing {
             round,
             since: self.state.now.mono,
@@ -224,10 +231,6 @@ impl<I: Io> Shard<I> {
             files_missing: 0,
             offset_end: plan.offset_end,
             failed: None,
-        };
-        let files = match planted::is(Bug::SyncSkipped) {
-            true => Ok(Vec::new()),
-            false => sync_files(partition.dir.as_mut(), &plan),
         };
         match files {
             Ok(files) => {
@@ -244,6 +247,15 @@ impl<I: Io> Shard<I> {
         self.rounds.insert(round, key);
         self.syncing.insert(key, syncing);
         self.finish_sync(key);
+    }
+
+    /// There is no descriptor for what a round needs: nothing is synced yet, and it is due again
+    /// with the next look at what is unsynced.
+    fn put_off_sync(&mut self, key: PartitionKey, error: &io::Error) {
+        self.sync_put_off.insert(key);
+        if !std::mem::replace(&mut self.sync_lacks_files, true) {
+            warn!(%error, "syncs wait until files can be opened again");
+        }
     }
 
     /// One file of a round is synced.

@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// Memory for requests of a simulated shard: so little that connections wait for it.
 const REQUEST_MEMORY_BYTES_MAX: usize = 256 * 1024;
 
+/// Rounds of syncs at once of a simulated shard.
+const SYNCS_MAX: usize = 256;
+
 /// Time from an order to stop to its end; longer is a hang.
 const STOP_MS_MAX: i64 = 5_000;
 
@@ -83,6 +86,8 @@ impl Broker {
             request_memory_bytes_max: REQUEST_MEMORY_BYTES_MAX,
             group_memory_bytes_max: usize::MAX,
             connections_max: usize::MAX,
+            connections_max_by_files: usize::MAX,
+            syncs_max: SYNCS_MAX,
             stats: Arc::default(),
             space: Arc::default(),
         };

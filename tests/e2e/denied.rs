@@ -1,7 +1,9 @@
-//! What the broker does where the machine denies it files or locked memory: it says so and what to
-//! do about it in one line, and serves without a ring unless one was asked for.
+//! What the broker does where the machine denies it files, threads or locked memory: it says so and
+//! what to do about it in one line, and serves without a ring unless one was asked for.
 
-use crate::broker::Raw;
+use crate::broker::{Raw, batch};
+use crate::skipped;
+use forebay::base::ErrorCode;
 use forebay::wire::messages::metadata::MetadataRequest;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
@@ -13,6 +15,9 @@ use std::process::{Command, Stdio};
 
 /// A user without rights, in Linux's own numbering.
 const NOBODY: u32 = 65_534;
+
+/// Nobody else's, so that the broker's threads are all that count against its limit.
+const ALONE: u32 = 65_533;
 
 /// How a broker came up, or not.
 struct Seen {
@@ -90,12 +95,53 @@ fn without_descriptors_it_says_so_in_one_line() {
 fn without_locked_memory_it_serves_without_a_ring_or_says_so() {
     let seen = serve("-l 0", "--io uring --cores 2");
     if seen.io == "io_uring" {
-        println!("skipped: this kernel does not count rings as locked memory");
-        return;
+        return skipped("this kernel does not count rings as locked memory");
     }
     assert_refused(&seen, &["ENOMEM", "ulimit -l", "--io posix"]);
     let seen = serve("-l 0", "--io auto --cores 2");
     assert!(seen.io.starts_with("posix, because"), "{}", seen.log);
     assert!(seen.log.contains("ulimit -l"), "{}", seen.log);
     assert_eq!(seen.log.lines().count(), 1, "{}", seen.log);
+}
+
+#[test]
+fn without_workers_of_the_ring_it_syncs_by_itself() {
+    if !Uid::effective().is_root() {
+        return skipped("only root can run a broker as a user without other processes");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+    // Its main thread, the one for signals and the shard.
+    let mut child = Command::new("prlimit")
+        .args(["--nproc=3", env!("CARGO_BIN_EXE_forebay"), "serve"])
+        .args(["--listen", "127.0.0.1:0", "--io", "uring"])
+        .args(["--cores", "1", "--no-pin", "--log-level", "warn"])
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .uid(ALONE)
+        .gid(ALONE)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().map(Result::unwrap).unwrap_or_default();
+    if let Some(address) = first.strip_prefix("forebay listens on ") {
+        let mut raw = Raw::connect(address.parse().unwrap());
+        raw.create_topic("orders", 1);
+        for offset in 0..3 {
+            let answer = raw.produce("orders", 0, batch(&[b"x"]));
+            let seen = (answer.error_code, answer.base_offset);
+            assert_eq!(seen, (ErrorCode::None, offset));
+        }
+    } else {
+        skipped("there is no ring here");
+    }
+    // It may have ended by itself.
+    let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
+    let log = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+    if !first.is_empty() {
+        assert!(log.contains("cannot start a worker"), "{log}");
+        assert_eq!(log.lines().count(), 1, "{log}");
+    }
 }

@@ -232,8 +232,6 @@ pub struct TopicSettings {
     pub timestamp_after_max_ms: i64,
     /// `message.timestamp.before.max.ms`.
     pub timestamp_before_max_ms: i64,
-    /// `min.insync.replicas`.
-    pub min_insync_replicas: i32,
     /// `retention.bytes`; `None` for no bound.
     pub retention_bytes: Option<u64>,
     /// `retention.ms`; `None` for ever.
@@ -333,7 +331,6 @@ pub fn topic_settings(image: &Image, topic: &Topic) -> TopicSettings {
         append_time: layers.topic_text("message.timestamp.type") == "LogAppendTime",
         timestamp_after_max_ms: layers.topic_number("message.timestamp.after.max.ms"),
         timestamp_before_max_ms: layers.topic_number("message.timestamp.before.max.ms"),
-        min_insync_replicas: layers.topic_number("min.insync.replicas") as i32,
         retention_bytes: u64::try_from(layers.topic_number("retention.bytes")).ok(),
         retention_ms: Some(layers.topic_number("retention.ms")).filter(|ms| *ms >= 0),
         segment_bytes: clamp(layers.topic_number("segment.bytes")),

@@ -216,6 +216,13 @@ fn unknown_resources_are_refused() {
             "Resources of type 99 have no settings here.",
         ),
     ];
+    for kind in [8, 16, 32] {
+        let result = describe(&catalog, kind, "x", None);
+        assert_eq!(
+            (result.error_code, result.configs.len()),
+            (ErrorCode::None, 0)
+        );
+    }
     for (kind, name, code, sentence) in cases {
         let result = describe(&catalog, kind, name, None);
         assert_eq!(result.error_code, code, "{name}");

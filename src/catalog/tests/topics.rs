@@ -362,6 +362,10 @@ fn auto_creation_can_be_off_and_is_bounded() {
     );
 
     let mut catalog = self::catalog();
+    let decision = catalog.auto_create(&["__transaction_state".to_owned()]);
+    let results = commit(&mut catalog, decision);
+    assert_eq!(results[0].1, ErrorCode::UnknownTopicOrPartition);
+
     let names: Vec<_> = (0..3000).map(|number| format!("t{number:04}")).collect();
     let decision = catalog.auto_create(&names);
     let results = commit(&mut catalog, decision);
@@ -486,6 +490,7 @@ fn deletion_can_be_off() {
 #[test]
 fn topics_only_grow() {
     let mut catalog = with_topic();
+    create(&mut catalog, vec![named(OFFSETS_TOPIC, 2)]);
     let request = |name: &str, count, brokers: Option<&[&[i32]]>| CreatePartitionsTopic {
         name: name.to_owned(),
         count,
@@ -512,6 +517,12 @@ fn topics_only_grow() {
             request("t", 2, None),
             ErrorCode::InvalidPartitions,
             "Topic already has 2 partition(s).",
+        ),
+        (
+            request(OFFSETS_TOPIC, 3, None),
+            ErrorCode::InvalidRequest,
+            "The internal topic __consumer_offsets keeps its 2 partition(s): they were shared out \
+             among the groups when it was created.",
         ),
         (
             request("t", i32::MIN, None),

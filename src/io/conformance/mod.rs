@@ -13,6 +13,7 @@ use super::posix::Posix;
 use super::ring::{Ring, RingConfig};
 use super::sockets::Listener;
 use super::*;
+use crate::base::ShardStats;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,7 +34,7 @@ trait Make {
     type Io: Io;
     /// The module of its tests.
     const NAME: &'static str;
-    fn make(data_dir: DataDir, listener: Option<Listener>) -> Self::Io;
+    fn make(data_dir: DataDir, listener: Option<Listener>, stats: Arc<ShardStats>) -> Self::Io;
 }
 
 /// The ring, with waits that spin for so many microseconds.
@@ -50,14 +51,14 @@ impl<const POLL_US: u64> Make for OnRing<POLL_US> {
         "spinning_ring"
     };
 
-    fn make(data_dir: DataDir, listener: Option<Listener>) -> Ring {
+    fn make(data_dir: DataDir, listener: Option<Listener>, stats: Arc<ShardStats>) -> Ring {
         // Few entries, so that the suite runs beyond them.
         Ring::new(RingConfig {
             data_dir,
             listener,
             entries: 8,
             buffers_max: BUFFERS_MAX,
-            pace: Pace::new(Duration::from_micros(POLL_US), Arc::default()),
+            pace: Pace::new(Duration::from_micros(POLL_US), stats),
         })
         .expect("io_uring is available")
     }
@@ -71,8 +72,8 @@ impl<const POLL_US: u64> Make for OnPosix<POLL_US> {
         "spinning_posix"
     };
 
-    fn make(data_dir: DataDir, listener: Option<Listener>) -> Posix {
-        let pace = Pace::new(Duration::from_micros(POLL_US), Arc::default());
+    fn make(data_dir: DataDir, listener: Option<Listener>, stats: Arc<ShardStats>) -> Posix {
+        let pace = Pace::new(Duration::from_micros(POLL_US), stats);
         Posix::new(data_dir, listener, pace, BUFFERS_MAX).unwrap()
     }
 }
@@ -105,6 +106,7 @@ struct Bench<I: Make> {
     tokens: Token,
     /// How extents of the next sends travel.
     path: FetchPath,
+    stats: Arc<ShardStats>,
     _data: TempDir,
 }
 
@@ -113,13 +115,16 @@ impl<I: Make> Bench<I> {
         let data = tempfile::tempdir().unwrap();
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr();
-        let io = I::make(DataDir::open(data.path()).unwrap(), Some(listener));
+        let stats = Arc::<ShardStats>::default();
+        let data_dir = DataDir::open(data.path()).unwrap();
+        let io = I::make(data_dir, Some(listener), stats.clone());
         Self {
             io,
             address,
             early: Vec::new(),
             tokens: 0,
             path: FetchPath::Auto,
+            stats,
             _data: data,
         }
     }

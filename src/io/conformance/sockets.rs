@@ -1,6 +1,7 @@
 //! Connections: accept, receive, send, and the ways in which they end.
 
 use super::*;
+use crate::io::loading::LOAD_BYTES_MAX;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -21,6 +22,7 @@ on_each!(
     a_long_extent_leaves_turns_to_others,
     more_readers_than_buffers_take_turns,
     shutdown_ends_pending_operations,
+    nothing_is_fetched_for_a_socket_that_was_shut_down,
     accepting_pauses_without_descriptors,
 );
 
@@ -332,6 +334,44 @@ fn shutdown_ends_pending_operations<I: Make>() {
         assert_eq!(errno(&bench.sent(send).unwrap_err()), Errno::EPIPE);
         bench.io.shutdown(&socket);
     }
+}
+
+/// Their replies are counted no more, so they must neither wait nor keep readers from the disk.
+fn nothing_is_fetched_for_a_socket_that_was_shut_down<I: Make>() {
+    const SENDS: usize = 8;
+    let mut bench = Bench::<I>::new();
+    let length = 4 * LOAD_BYTES_MAX;
+    let file = bench.file("segment", &pattern(length));
+    forget_pages(&file);
+    if cached::cached_bytes(&file, 0, length as u64) > 0 {
+        return eprintln!("this file system keeps its pages");
+    }
+    let sockets: Vec<_> = (0..SENDS).map(|_| bench.connect()).collect();
+    let tokens: Vec<_> = sockets
+        .iter()
+        .map(|(socket, _)| bench.submit_send(socket, vec![extent(&file, 0, length as u64)]))
+        .collect();
+    // As many begin as there are buffers, the others are starved.
+    bench
+        .io
+        .wait(Some(Mono::default()), &mut bench.early)
+        .unwrap();
+    for (socket, _) in &sockets {
+        bench.io.shutdown(socket);
+    }
+    bench
+        .io
+        .wait(Some(Mono::default()), &mut bench.early)
+        .unwrap();
+    assert!(bench.early.len() >= SENDS - BUFFERS_MAX, "they still wait");
+    for token in tokens {
+        assert_eq!(errno(&bench.sent(token).unwrap_err()), Errno::EPIPE);
+    }
+    let fetched = bench.stats.bytes_sent_cold.get();
+    assert!(
+        fetched <= (BUFFERS_MAX * LOAD_BYTES_MAX) as u64,
+        "{fetched}"
+    );
 }
 
 /// The limit of open files is the process's, so this runs in a process of its own.

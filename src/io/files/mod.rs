@@ -10,7 +10,7 @@ mod open_files;
 
 use super::cached;
 use crate::base::Space;
-use crate::base::dir::{Dir, File, FileKind, is_disk_full};
+use crate::base::dir::{Dir, File, FileKind, is_out_of_room};
 use crate::base::planted::{self, Bug};
 pub use limit::raise_open_files_limit;
 use nix::dir::Type;
@@ -45,7 +45,7 @@ const ROOMY: u64 = 8;
 
 /// Ends the name of a file that [`Dir::replace`] has not finished. Such files are never listed: a
 /// crash may leave one, and the next replace of the same name writes over it.
-const UNFINISHED_SUFFIX: &str = ".tmp";
+pub const UNFINISHED_SUFFIX: &str = ".tmp";
 
 /// The broker's data directory: one directory per partition.
 #[derive(Debug)]
@@ -352,6 +352,8 @@ impl Dir for FsDir {
         let unfinished = format!("{name}{UNFINISHED_SUFFIX}");
         let flags = OFlag::O_WRONLY | OFlag::O_TRUNC;
         let file = self.create_at(&unfinished, flags, "replace")?;
+        // Whoever lacks a descriptor must have done nothing yet.
+        let dir = self.open_dir()?;
         write_file(file.as_fd(), 0, &[IoSlice::new(contents)])
             .map_err(|error| self.failed("replace", name, error))?;
         fsync(&file).map_err(|errno| self.failed("replace", name, errno))?;
@@ -360,7 +362,7 @@ impl Dir for FsDir {
         let (from, to) = (self.inside(&unfinished), self.inside(name));
         renameat(&*self.root, from.as_str(), &*self.root, to.as_str())
             .map_err(|errno| self.failed("replace", name, errno))?;
-        fsync(self.open_dir()?).map_err(|errno| sync_failed(&self.label, errno))
+        fsync(dir).map_err(|errno| sync_failed(&self.label, errno))
     }
 
     fn drop_cached(&mut self, name: &str) -> io::Result<()> {
@@ -587,17 +589,23 @@ fn check_plain(name: &str, path: &str) -> io::Result<()> {
 /// The same for a failed sync, which must not look as if it could be tried again.
 fn sync_failed(name: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
-    let kind = match is_disk_full(&error) {
+    let kind = match is_out_of_room(&error) {
         true => io::ErrorKind::Other,
         false => error.kind(),
     };
     file_error(kind, "sync", name, error)
 }
 
-/// Adds operation and file name to an error, keeping its kind.
+/// Adds operation and file name to an error, keeping its kind, if it has one.
 fn failed(operation: &'static str, name: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
-    file_error(error.kind(), operation, name, error)
+    let kind = match error.raw_os_error().map(Errno::from_raw) {
+        // The limit of the process, or of the machine. Only a call that makes a descriptor meets
+        // it, and does so before anything else.
+        Some(Errno::EMFILE | Errno::ENFILE) => io::ErrorKind::QuotaExceeded,
+        _ => error.kind(),
+    };
+    file_error(kind, operation, name, error)
 }
 
 fn file_error(

@@ -21,7 +21,9 @@ use super::pace::Pace;
 use super::sending::{Progress, SEND_TURN_BYTES_MAX, Sending};
 use super::slab::Slab;
 use super::sockets::{self, Acceptor, AfterAccept, Listener};
-use super::{Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, cached, clock};
+use super::{
+    Bell, BellKind, Completion, Extent, Io, Op, Outcome, Socket, Token, cached, clock, files,
+};
 use crate::base::dir::Dir;
 use crate::base::{Mono, Now, Space};
 use bytes::{BufMut, BytesMut};
@@ -81,6 +83,7 @@ pub struct Ring {
     /// Empty between waits, kept for its memory.
     finished: Vec<Finished>,
     overflow_reported: bool,
+    canceled_reported: bool,
     /// The ring refuses every other thread (SINGLE_ISSUER).
     thread_bound: PhantomData<*const ()>,
 }
@@ -117,6 +120,7 @@ impl Ring {
             starved: VecDeque::new(),
             finished: Vec::new(),
             overflow_reported: false,
+            canceled_reported: false,
             thread_bound: PhantomData,
         };
         ring.listen_for_bell();
@@ -254,10 +258,16 @@ impl Ring {
     fn finish_load(
         &mut self,
         (socket, mut sending): (Socket, Sending),
-        load: Load,
+        mut load: Load,
         result: Result<usize, Errno>,
     ) -> io::Result<(Socket, Sending)> {
-        let count = result?;
+        let count = match result {
+            Err(Errno::ECANCELED) => {
+                self.tell_canceled();
+                load.run()?
+            }
+            result => result?,
+        };
         sending.on_loaded(load, count, &self.pace.stats)?;
         Ok((socket, sending))
     }
@@ -337,12 +347,33 @@ impl Ring {
                 }
                 Err(error) => Outcome::Sent(Err(error)),
             },
-            Operation::Sync { file: _ } => {
+            Operation::Sync { file } => {
                 self.pace.worker_ended();
-                Outcome::Synced(result.map(drop).map_err(io::Error::from))
+                Outcome::Synced(match result {
+                    // No second try: the first one was never made.
+                    Err(Errno::ECANCELED) => {
+                        self.tell_canceled();
+                        files::sync(&file)
+                    }
+                    result => result.map(drop).map_err(io::Error::from),
+                })
             }
         };
         Some(Completion { token, outcome })
+    }
+
+    /// The kernel gives back unstarted what waits for its workers if it cannot make the first one
+    /// (what it has started ends with another error). Such an operation is done here, by a plain
+    /// call.
+    fn tell_canceled(&mut self) {
+        if !self.canceled_reported {
+            self.canceled_reported = true;
+            tracing::warn!(
+                "the kernel cannot start a worker for the ring: the shard itself waits for syncs \
+                 and reads; allow more threads (ulimit -u, pids.max of the cgroup; systemd: \
+                 TasksMax)"
+            );
+        }
     }
 
     fn finish_accept(&mut self, token: Token, result: Result<usize, Errno>) -> Option<Completion> {
@@ -442,6 +473,11 @@ impl Io for Ring {
 
     fn shutdown(&mut self, socket: &Socket) {
         sockets::shutdown(socket);
+        // It needs no memory to end.
+        let ours = |(_, starved, _): &(_, Socket, _)| Arc::ptr_eq(&starved.0, &socket.0);
+        let at = self.starved.iter().position(ours);
+        self.runnable
+            .extend(at.and_then(|at| self.starved.remove(at)));
     }
 
     fn bell(&self) -> Bell {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::base::ErrorCode;
-use crate::base::dir::is_disk_full;
+use crate::base::dir::is_out_of_room;
 
 /// Appends a batch and tries to write it.
 fn try_put(rig: &mut Rig, batch: Bytes) -> io::Result<Appended> {
@@ -24,7 +24,7 @@ fn a_full_disk_stalls_the_log_until_there_is_room() {
     // Room for half a batch: the write is torn.
     rig.dir.capacity_bytes = Some(rig.dir.used_bytes() + 50);
     let error = try_put(&mut rig, sequenced(7, 0, 3, 3)).unwrap_err();
-    assert!(is_disk_full(&error), "{error}");
+    assert!(is_out_of_room(&error), "{error}");
     assert_eq!(rig.dir.contents(&file).len(), size, "the torn tail is cut");
     assert!(rig.log.stalled().is_some() && rig.log.poisoned().is_none());
     assert_eq!((rig.log.written_offset(), rig.log.log_end_offset()), (3, 6));
@@ -77,6 +77,16 @@ fn the_queue_of_a_stalled_log_is_bounded() {
     assert!(taken > 8 << 20);
 }
 
+#[test]
+fn a_log_that_failed_does_not_wait_for_room() {
+    let mut rig = Rig::new(Config::default());
+    rig.put(1);
+    rig.dir.capacity_bytes = Some(rig.dir.used_bytes());
+    try_put(&mut rig, plain(1, START_MS)).unwrap_err();
+    rig.log.poison("a sync has failed".to_owned());
+    assert!(rig.log.stalled().is_none() && rig.log.poisoned().is_some());
+}
+
 /// Writes a long history with a disk that is full after every possible number of bytes, once.
 #[test]
 fn the_disk_may_be_full_at_any_byte() {
@@ -86,7 +96,7 @@ fn the_disk_may_be_full_at_any_byte() {
         for turn in 0..12 {
             let batch = sequenced(1, 0, turn * 10, 10);
             if let Err(error) = try_put(&mut rig, batch) {
-                assert!(is_disk_full(&error), "{error}");
+                assert!(is_out_of_room(&error), "{error}");
                 stalls += 1;
                 rig.dir.capacity_bytes = None;
                 rig.write();
@@ -161,7 +171,7 @@ fn indexes_that_made_no_room_are_in_memory() {
     rig.dir.capacity_bytes = Some(0);
     for _ in 0..2 {
         let error = rig.log.retain(&mut rig.dir, rig.now).unwrap_err();
-        assert!(is_disk_full(&error), "{error}");
+        assert!(is_out_of_room(&error), "{error}");
         rig.log.check();
     }
     assert!(!rig.dir.has("00000000000000000000.index"));
