@@ -23,8 +23,8 @@ class Client:
         self.programs, self.cpu = programs, cpu
         self.cpu_s = 0.0
 
-    def run(self, command):
-        """Runs a driver to its end and returns what it printed."""
+    def run(self, command, statuses=(0,)):
+        """Runs a driver to its end, which has one of these statuses, and returns what it printed."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
             done = subprocess.run(
@@ -35,7 +35,7 @@ class Client:
             raise Failure(f"not done after {PATIENCE_S} s: {' '.join(command)}") from late
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        if done.returncode != 0:
+        if done.returncode not in statuses:
             tail = "\n".join(done.stdout.splitlines()[-10:])
             raise Failure(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
         return done.stdout
@@ -44,7 +44,9 @@ class Client:
         command = [self.programs.rdkafka_performance, "-b", broker.bootstrap]
         for setting in ("broker.address.family=v4", "log_level=3"):
             command += ["-X", setting]
-        return self.run([*command, *words])
+        # 1 is no failure by itself: two of its threads count what was produced, without a lock, and
+        # now and then one message is missing. What was delivered is counted right, and read below.
+        return self.run([*command, *words], statuses=(0, 1))
 
     def produce(self, broker, topic, messages, size, acks, *words):
         """librdkafka writes so many messages; linger and batch sizes are its defaults (5 ms,

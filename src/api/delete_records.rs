@@ -55,8 +55,11 @@ pub fn perform(
 
 fn cut(state: &mut ShardState, key: PartitionKey, before: Offset) -> Result<Offset, ErrorCode> {
     let partition = state.owned(key)?;
+    // As Kafka protects its internal topics, and those that only compaction may shorten.
     if partition.topic.internal {
-        // Kafka protects its internal topics from this.
+        return Err(ErrorCode::InvalidTopic);
+    }
+    if partition.settings.compact && !partition.settings.delete {
         return Err(ErrorCode::PolicyViolation);
     }
     let cut = partition.log.delete_records(partition.dir.as_mut(), before);

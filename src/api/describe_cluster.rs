@@ -27,6 +27,7 @@ pub fn begin(state: &mut ShardState, facts: &Facts, request: DescribeClusterRequ
         broker_id,
         host,
         port,
+        rack: state.broker.rack.clone(),
         ..DescribeClusterBroker::default()
     };
     let mut response = DescribeClusterResponse {

@@ -4,9 +4,9 @@
 //! - Long poll: while less than `min_bytes` are there and no partition has an error, the request
 //!   is parked until a watched partition shows more, or `max_wait_ms` is over.
 //! - The first non-empty partition may exceed `max_bytes` by one batch, later ones may not
-//!   (KIP-74). The last batch may be cut off.
+//!   (KIP-74). Batches are whole: consumers fail on a partition that has a part of one only.
 //! - Fetch sessions (KIP-227) are not kept: every answer has session id 0, which makes every known
-//!   client send full requests.
+//!   client send full requests. Who goes on with a session (an epoch above 0) is told to begin anew.
 //! - Followers do not exist yet: a replica id is not looked at.
 
 use super::job::{Answer, Job, Jobs, Return};
@@ -30,9 +30,6 @@ const WAIT_MS_MAX: i32 = 5 * 60 * 1000;
 /// forgotten after this time.
 const WATCH_MS_MAX: i64 = 1_000;
 
-/// Sessions of KIP-227: the epoch of a full request outside any session.
-const SESSION_EPOCH_FINAL: i32 = -1;
-
 /// A fetch on its way.
 #[derive(Debug)]
 pub struct Gathering {
@@ -51,7 +48,7 @@ pub struct Gathering {
 
 /// Looks for records on all owners.
 pub fn begin(state: &mut ShardState, facts: &Facts, mut request: FetchRequest) -> Begun {
-    if request.session_id != 0 && request.session_epoch != SESSION_EPOCH_FINAL {
+    if request.session_epoch > 0 {
         let error_code = ErrorCode::FetchSessionIdNotFound;
         return facts.reply(&FetchResponse {
             error_code,
@@ -171,14 +168,12 @@ impl Gathering {
         let mut left = u64::from(self.request.max_bytes.max(0).unsigned_abs());
         let mut extents: Vec<Extent> = Vec::new();
         for (slot, extent) in self.extents.into_iter().enumerate() {
-            let Some(mut extent) = extent else { continue };
-            // KIP-74: the first batch goes out whatever its size, or the consumer would be stuck;
-            // what follows may be cut off anywhere.
-            let most = match extents.is_empty() {
-                true => i32::MAX.unsigned_abs().into(),
-                false => left,
-            };
-            extent.length = extent.length.min(most);
+            let Some(extent) = extent else { continue };
+            // KIP-74: the first batch goes out whatever its size, or the consumer would be stuck.
+            // Others wait for a request where they come first: clients take turns.
+            if extent.length > left && !extents.is_empty() {
+                continue;
+            }
             let (topic, partition, _) = self.places[slot];
             self.response.responses[topic].partitions[partition].records = Records::External {
                 tag: extents.len() as u32,

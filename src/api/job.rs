@@ -196,8 +196,7 @@ pub enum After {
     Now,
     /// The partition's log is written up to this offset (exclusive).
     Written(PartitionKey, Offset),
-    /// The partition's log is acknowledged up to this offset (exclusive): on stable storage, or
-    /// written where `write.caching` says that this is enough.
+    /// The partition's log is on stable storage up to this offset (exclusive).
     Acknowledged(PartitionKey, Offset),
     /// Every shard works with this version of the catalog.
     Published(u64),

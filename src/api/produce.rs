@@ -155,11 +155,6 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
         return state.answer(to, Answer::Append(refused));
     }
     let appended = match state.owned(key) {
-        // One node is one replica.
-        Ok(partition) if durable && partition.settings.min_insync_replicas > 1 => {
-            let refused = refused(ErrorCode::NotEnoughReplicas, None);
-            return state.answer(to, Answer::Append(refused));
-        }
         Ok(partition) => partition.log.append(now, batch, Origin::Client { durable }),
         Err(code) => {
             let why = state.offline.get(&key).cloned();
@@ -178,7 +173,7 @@ pub fn perform(state: &mut ShardState, to: Return, key: PartitionKey, durable: b
         log_start_offset: appended.log_start_offset,
         ..PartitionProduceResponse::default()
     });
-    let after = match durable || appended.held {
+    let after = match appended.awaited {
         true if planted::is(Bug::AckBeforeSync) => After::Written(key, appended.offset_end),
         true => After::Acknowledged(key, appended.offset_end),
         false if planted::is(Bug::AckBeforeWrite) => After::Now,

@@ -42,11 +42,13 @@ pub enum Bug {
     FencingSkipped,
     /// The catalog's changes are answered before they are stored.
     CatalogBeforeStored,
+    /// The broker's own topics are kept by the settings of any other: retention deletes from them.
+    InternalUnpinned,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AckBeforeWrite,
         Self::AckBeforeSync,
         Self::SyncSkipped,
@@ -64,6 +66,7 @@ impl Bug {
         Self::CommitBeforeStored,
         Self::FencingSkipped,
         Self::CatalogBeforeStored,
+        Self::InternalUnpinned,
     ];
 }
 

@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use super::describe::check_node;
 use super::settings::{
-    Change, Kind, broker_setting, check_broker_value, check_topic_value, list_items, topic_setting,
+    Change, Kind, broker_setting, check_broker_value, check_topic_value, list_items, pinned,
+    topic_setting,
 };
 use super::{Catalog, Decision, Image, RESOURCE_BROKER, RESOURCE_TOPIC, Refusal, topics};
 use crate::base::ErrorCode;
@@ -131,8 +132,11 @@ impl Operation {
     }
 }
 
-/// The overrides of a topic that is created with `configs`.
-pub(super) fn check_new_config(configs: &[CreatableTopicConfig]) -> Result<Settings, Refusal> {
+/// The overrides of `topic`, which is created with `configs`.
+pub(super) fn check_new_config(
+    topic: &str,
+    configs: &[CreatableTopicConfig],
+) -> Result<Settings, Refusal> {
     let nulls = configs.iter().filter(|config| config.value.is_none());
     let nulls: Vec<&str> = nulls.map(|config| config.name.as_str()).collect();
     if !nulls.is_empty() {
@@ -145,11 +149,23 @@ pub(super) fn check_new_config(configs: &[CreatableTopicConfig]) -> Result<Setti
     let mut settings = Settings::new();
     for config in configs {
         let value = config.value.as_deref().unwrap_or_default();
-        let value = check_topic_value(&config.name, value).map_err(invalid_config)?;
+        let value = check_value(topic, &config.name, value)?;
         settings.insert(config.name.clone(), value);
     }
     check_together(&settings)?;
     Ok(settings)
+}
+
+/// The canonical text of a value; what is pinned in the broker's own topics takes no other.
+fn check_value(topic: &str, name: &str, value: &str) -> Result<String, Refusal> {
+    let value = check_topic_value(name, value).map_err(invalid_config)?;
+    let mut pinned = pinned(topic).iter();
+    match pinned.find(|(other, fixed)| *other == name && *fixed != value) {
+        Some((_, fixed)) => Err(invalid_config(format!(
+            "{name} of the internal topic {topic} is {fixed} and cannot be changed"
+        ))),
+        None => Ok(value),
+    }
 }
 
 /// Rules between the settings of one topic.
@@ -254,7 +270,7 @@ fn apply_topic(
     match value {
         None => settings.remove(*name),
         Some(value) => {
-            let value = check_topic_value(name, &value).map_err(invalid_config)?;
+            let value = check_value(topic, name, &value)?;
             settings.insert((*name).to_owned(), value)
         }
     };

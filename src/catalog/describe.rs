@@ -122,6 +122,8 @@ impl Image {
                 check_node(self, name, "Broker id", "or empty string, ")?;
                 broker_entries(&broker).collect()
             }
+            // Those that Kafka has besides: there is nothing to set, but tools ask.
+            kind if RESOURCE_TYPES.contains(&kind) => Vec::new(),
             kind => {
                 let message = format!("Resources of type {kind} have no settings here.");
                 return Err(Refusal::new(ErrorCode::InvalidRequest, message));
@@ -231,7 +233,7 @@ fn topic_entries(layers: &Layers<'_>) -> impl Iterator<Item = Entry> {
             setting,
             kind: setting.kind,
             value,
-            read_only: false,
+            read_only: layers.pinned(name).is_some(),
             chain,
         })
     })

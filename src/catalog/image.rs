@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::settings::Layers;
+use super::settings::{Layers, pinned};
 use crate::base::{NodeId, TopicId};
 
 /// The internal topic that holds group state.
@@ -158,6 +158,7 @@ impl Image {
     /// All layers of settings that apply to a topic, or to the broker.
     pub fn layers<'a>(&'a self, topic: Option<&'a Topic>) -> Layers<'a> {
         Layers {
+            pinned: topic.map_or(&[], |topic| pinned(&topic.name)),
             topic: topic.map(|topic| &topic.config),
             node: &self.node_settings,
             cluster: &self.cluster_settings,

@@ -95,7 +95,9 @@ impl Catalog {
                 ErrorCode::None
             } else if check_topic_name(name).is_err() {
                 ErrorCode::InvalidTopic
-            } else if !settings.auto_create_topics && name != OFFSETS_TOPIC {
+            } else if name != OFFSETS_TOPIC
+                && (!settings.auto_create_topics || Topic::is_internal_name(name))
+            {
                 ErrorCode::UnknownTopicOrPartition
             } else {
                 match self.decide_topic(&automatic(name, &settings), &mut room) {
@@ -206,7 +208,7 @@ impl Catalog {
             );
             return Err(Refusal::new(ErrorCode::InvalidTopic, message));
         }
-        let config = alter::check_new_config(&wanted.configs)?;
+        let config = alter::check_new_config(name, &wanted.configs)?;
         let partitions = partitions::decide_count(&self.image, wanted)?;
         let internal = Topic::is_internal_name(name);
         if !internal {

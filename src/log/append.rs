@@ -63,6 +63,11 @@ impl Log {
         {
             return Err(AppendError::Stalled(why.clone()));
         }
+        let awaited = self.is_behind()
+            || match origin {
+                Origin::Client { durable } => durable && !self.config.write_caching,
+                Origin::Coordinator => true,
+            };
         let (mut header, body) = match origin {
             Origin::Client { .. } => self.validate_client(now, &batch)?,
             // No size is too large: what a coordinator has decided must get into its log, whatever
@@ -73,12 +78,15 @@ impl Log {
             && let Some(original) = self.producers.check(&header)?
         {
             marks::hit(Mark::DuplicateBatch);
-            return Ok(self.appended(
-                original.base_offset(),
-                original.last_offset + 1,
-                original.timestamp,
-                true,
-            ));
+            return Ok(Appended {
+                duplicate: true,
+                ..self.appended(
+                    original.base_offset(),
+                    original.last_offset + 1,
+                    original.timestamp,
+                    awaited,
+                )
+            });
         }
         let base_offset = self.log_end_offset();
         if base_offset.checked_add(RELATIVE_MAX + 1).is_none() {
@@ -89,11 +97,7 @@ impl Log {
         if self.active().is_full_for(&self.config, &header, now) {
             self.queue_roll(now);
         }
-        let durable = match origin {
-            Origin::Client { durable } => durable,
-            Origin::Coordinator => true,
-        };
-        if self.is_behind() || durable && !self.config.write_caching {
+        if awaited {
             let start = self.end();
             self.marks.on_awaited(start, header.next_offset());
         }
@@ -112,7 +116,7 @@ impl Log {
             base_offset,
             header.next_offset(),
             header.max_timestamp,
-            false,
+            awaited,
         ))
     }
 
@@ -355,7 +359,7 @@ impl Log {
         base_offset: Offset,
         offset_end: Offset,
         timestamp: i64,
-        duplicate: bool,
+        awaited: bool,
     ) -> Appended {
         Appended {
             base_offset,
@@ -365,8 +369,8 @@ impl Log {
                 TimestampType::CreateTime => batch::NO_TIMESTAMP,
             },
             log_start_offset: self.log_start_offset(),
-            duplicate,
-            held: self.is_behind(),
+            duplicate: false,
+            awaited,
         }
     }
 

@@ -32,7 +32,7 @@ pub struct Config {
     pub timestamp_after_ms_max: i64,
     /// `compression.type`; `None` is `producer`: batches stay as they came.
     pub compression: Option<Codec>,
-    /// `cleanup.policy` contains `compact`: records need keys, offsets may have gaps.
+    /// `cleanup.policy` contains `compact`: records need keys.
     pub cleanup_compact: bool,
     /// `cleanup.policy` contains `delete`: retention by time and size applies.
     pub cleanup_delete: bool,

@@ -115,7 +115,7 @@ impl Scan {
             }
             Err(WalkError::Io(error)) => return Err(error),
         };
-        self.invalid = self.contradiction(&header, config);
+        self.invalid = self.contradiction(&header);
         if self.invalid.is_some() {
             return Ok(false);
         }
@@ -126,10 +126,9 @@ impl Scan {
     }
 
     /// Why this batch cannot be the next one of the segment.
-    fn contradiction(&self, header: &Header, config: &Config) -> Option<String> {
-        let gap = header.base_offset - self.segment.offset_end;
+    fn contradiction(&self, header: &Header) -> Option<String> {
         let any = planted::is(Bug::StaleBatchAccepted);
-        if (gap < 0 || (gap > 0 && !config.cleanup_compact)) && !any {
+        if header.base_offset != self.segment.offset_end && !any {
             return Some(format!(
                 "the batch begins with offset {}",
                 header.base_offset

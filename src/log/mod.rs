@@ -86,7 +86,8 @@ pub enum Origin {
         /// acks=all: the batch becomes visible only when it is durable.
         durable: bool,
     },
-    /// A coordinator of this broker: trusted bytes, durable as acks=all.
+    /// A coordinator of this broker: trusted bytes, durable as acks=all, also with
+    /// `write.caching`.
     Coordinator,
 }
 
@@ -95,7 +96,7 @@ pub enum Origin {
 pub struct Appended {
     /// Offset of the first record.
     pub base_offset: Offset,
-    /// Offset after the last record: acks=all is answered when the high watermark reaches it.
+    /// Offset after the last record.
     pub offset_end: Offset,
     /// The time of the append with `message.timestamp.type=LogAppendTime`, else -1.
     pub log_append_time_ms: WallMs,
@@ -103,9 +104,10 @@ pub struct Appended {
     pub log_start_offset: Offset,
     /// One of the producer's last five batches, sent again; the offsets are the original ones.
     pub duplicate: bool,
-    /// The disk does not keep up (`max.unsynced.bytes.per.partition`): with any acks the batch is
-    /// to be answered when the high watermark reaches its end, which is when it is durable.
-    pub held: bool,
+    /// To be answered when the log is durable up to `offset_end`, which for a duplicate may be
+    /// later than that it is visible: asked for by acks=all without `write.caching`, and with any
+    /// acks while the disk does not keep up (`max.unsynced.bytes.per.partition`).
+    pub awaited: bool,
 }
 
 /// One round of syncing, to be reported by [`Log::on_synced`].
@@ -462,14 +464,7 @@ impl Log {
         for (at, segment) in self.segments.iter().enumerate() {
             segment.check();
             if let Some(next) = self.segments.get(at + 1) {
-                assert!(
-                    segment.offset_end <= next.base_offset,
-                    "segments are in order"
-                );
-                assert!(
-                    segment.offset_end == next.base_offset || self.config.cleanup_compact,
-                    "offsets are dense"
-                );
+                assert_eq!(segment.offset_end, next.base_offset, "offsets are dense");
             }
         }
         self.marks.check();

@@ -8,6 +8,9 @@
 //! log says why, and clients hear `KAFKA_STORAGE_ERROR`. Nothing that may be somebody's records is
 //! ever deleted.
 //!
+//! Offsets are dense, also with `cleanup.policy=compact`: nothing compacts yet, so a gap is a loss.
+//! A directory that Kafka has compacted is refused.
+//!
 //! What is found decides (each row has a test of this name in `tests/recovery.rs`):
 //!
 //! | found | done |
@@ -402,11 +405,9 @@ impl<'a> Recovery<'a> {
     fn inspect(&mut self, at: usize) -> Result<Segment, OpenError> {
         let (base_offset, next_base) = (self.bases[at], self.bases[at + 1]);
         let now_ms = self.opening.now.wall_ms;
-        let gaps = self.config.cleanup_compact;
-        let fits = |end: Offset| end == next_base || (end < next_base && gaps);
         if let Some(segment) =
             inspect_closed(self.dir, base_offset, &self.files, self.config, now_ms)?
-            && fits(segment.offset_end)
+            && segment.offset_end == next_base
         {
             return Ok(segment);
         }
@@ -415,7 +416,7 @@ impl<'a> Recovery<'a> {
         if let Some(what) = &scan.invalid {
             return Err(damaged(&scan, what, self.recovery_point));
         }
-        if !fits(scan.segment.offset_end) {
+        if scan.segment.offset_end != next_base {
             return Err(not_joined(&scan, next_base));
         }
         marks::hit(Mark::IndexRebuilt);
@@ -443,7 +444,7 @@ impl<'a> Recovery<'a> {
             let joined = match next_base {
                 None => true,
                 Some(next) if end > next => return Err(not_joined(&scan, next)),
-                Some(next) => end == next || self.config.cleanup_compact,
+                Some(next) => end == next,
             };
             let durable_end = self.recovery_point.max(self.left_at.unwrap_or(0));
             if end < durable_end {

@@ -81,13 +81,6 @@ impl Calls {
         }
     }
 
-    /// Takes out what it has under way.
-    pub fn take_appending(&mut self, call: u64) -> Batches {
-        let call = self.calls.get_mut(&call);
-        call.map(|call| std::mem::take(&mut call.batches))
-            .unwrap_or_default()
-    }
-
     /// It waits for a wake-up, or until a time.
     pub fn park(&mut self, number: u64, flow: Flow, until: Mono) {
         if let Some(call) = self.calls.get_mut(&number) {
@@ -138,13 +131,13 @@ impl Calls {
         self.parked.first().map(|(until, _)| *until)
     }
 
-    /// A request ended: whose it was, unless its connection is gone.
-    pub fn end(&mut self, number: u64) -> Option<ConnectionId> {
+    /// A request ended: whose it was and what it had under way, unless it had ended before.
+    pub fn end(&mut self, number: u64) -> Option<(ConnectionId, Batches)> {
         let call = self.calls.remove(&number)?;
         if let CallState::Parked { until, .. } = call.state {
             self.parked.remove(&(until, number));
         }
-        Some(call.connection)
+        Some((call.connection, call.batches))
     }
 
     /// The connection of a request under way.

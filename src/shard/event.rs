@@ -502,11 +502,11 @@ impl<I: Io> Shard<I> {
         self.settings.stats.connections.set(connections);
     }
 
-    /// A request is over; whose it was, unless its connection is gone.
+    /// A request is over; whose it was, unless it was over before.
     fn end_call(&mut self, call: u64) -> Option<ConnectionId> {
-        let batches = self.calls.take_appending(call);
+        let (connection, batches) = self.calls.end(call)?;
         self.appending.end(&batches);
-        self.calls.end(call)
+        Some(connection)
     }
 
     /// A request ended: its reply takes its place in the connection's order.

@@ -235,7 +235,7 @@ impl<I: Io> Shard<I> {
     fn drop_partition(&mut self, topic: &Topic, key: PartitionKey) -> bool {
         self.state.queued.remove(&key);
         self.unsynced.remove(&key);
-        self.syncing.remove(&key);
+        self.end_round(key);
         self.stalled.remove(&key);
         self.unopened.remove(&key);
         crate::api::groups::unload(&mut self.state, key);

@@ -1,7 +1,7 @@
 //! The end of a turn. The order is fixed, because each step makes the next one true:
 //!
 //! 1. write: every log with queued batches, one vectored write each
-//! 2. release: answers whose offset is reached; long polls that can see more
+//! 2. release: answers whose offset is durable; long polls that can see more
 //! 3. sync: one round under way per log, where somebody still waits or it is due (group commit);
 //!    only partitions that something happened to are looked at
 //! 4. publish: a new catalog, once its records are durable
@@ -21,6 +21,7 @@ use crate::base::{ConnectionId, FetchPath, Few, Mono, Offset, PartitionKey};
 use crate::io::{Chunk, Io, Op};
 use crate::log::SyncPlan;
 use bytes::BytesMut;
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Bound;
 use std::time::Duration;
@@ -61,6 +62,13 @@ pub struct Syncing {
 }
 
 impl<I: Io> Shard<I> {
+    /// Asserts that a round of syncs is known by its partition and by its number, or not at all.
+    pub fn check(&self) {
+        let rounds = self.syncing.iter();
+        let rounds = rounds.map(|(key, syncing)| (syncing.round, *key));
+        assert_eq!(rounds.collect::<BTreeMap<_, _>>(), self.rounds);
+    }
+
     /// Puts everything in order before the next wait.
     pub(super) fn settle(&mut self) {
         for (key, error) in std::mem::take(&mut self.state.broken) {
@@ -252,11 +260,11 @@ impl<I: Io> Shard<I> {
 
     /// One file of a round is synced.
     pub(super) fn on_synced(&mut self, round: u64, result: io::Result<()>) {
+        // The partition may be gone since the round began, or the round have failed already.
         let Some(&key) = self.rounds.get(&round) else {
             return;
         };
-        // The partition may be gone, and opened again, since the round began.
-        let Some(syncing) = self.syncing.get_mut(&key).filter(|s| s.round == round) else {
+        let Some(syncing) = self.syncing.get_mut(&key) else {
             return;
         };
         syncing.files_missing -= 1;
@@ -276,10 +284,9 @@ impl<I: Io> Shard<I> {
         if self.syncing.get(&key).is_none_or(under_way) {
             return;
         }
-        let Some(syncing) = self.syncing.remove(&key) else {
+        let Some(syncing) = self.end_round(key) else {
             return;
         };
-        self.rounds.remove(&syncing.round);
         let took = self.state.now.mono.since(syncing.since);
         self.settings.stats.on_sync(took);
         let Some(partition) = self.state.partitions.get_mut(&key) else {
@@ -309,6 +316,13 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Forgets the round under way of a log; what of it still ends is not heard any more.
+    pub(super) fn end_round(&mut self, key: PartitionKey) -> Option<Syncing> {
+        let syncing = self.syncing.remove(&key)?;
+        self.rounds.remove(&syncing.round);
+        Some(syncing)
+    }
+
     fn release(&mut self) {
         while let Some(key) = self.advanced.pop_first() {
             let now = self.state.now.mono;
@@ -316,6 +330,8 @@ impl<I: Io> Shard<I> {
                 continue;
             };
             let visible = partition.log.high_watermark();
+            // What acks=1 has written is visible at once; sent again with acks=all it must wait.
+            let durable = partition.log.durable_offset();
             if partition.visible != visible {
                 partition.visible = visible;
                 for watcher in std::mem::take(&mut partition.watchers) {
@@ -324,7 +340,7 @@ impl<I: Io> Shard<I> {
                     }
                 }
             }
-            let acknowledged = self.waiting.take_acknowledged(key, visible);
+            let acknowledged = self.waiting.take_acknowledged(key, durable);
             self.settings
                 .stats
                 .acknowledged
@@ -350,7 +366,7 @@ impl<I: Io> Shard<I> {
             return;
         };
         let durable = self.state.partitions.get(&METADATA);
-        let durable = durable.map_or(0, |partition| partition.log.high_watermark());
+        let durable = durable.map_or(0, |partition| partition.log.durable_offset());
         if let Some(publication) = controller.take_durable(durable) {
             self.publish(publication);
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// One answer that waits.
 #[derive(Debug)]
 struct Parked {
-    /// Released when the log has come this far (exclusive).
+    /// Released when the log is durable up to here (exclusive).
     offset_end: Offset,
     to: Return,
     answer: Answer,
@@ -29,7 +29,7 @@ impl Waiting {
         self.written.entry(key).or_default().push((to, answer));
     }
 
-    /// Parks an answer until the partition's log is acknowledged up to `offset_end`.
+    /// Parks an answer until the partition's log is durable up to `offset_end`.
     pub fn until_acknowledged(
         &mut self,
         key: PartitionKey,
@@ -55,7 +55,8 @@ impl Waiting {
         self.written.remove(&key).unwrap_or_default()
     }
 
-    /// Takes out what waited for the partition's log to reach `offset`, in the order of parking.
+    /// Takes out what waited for the partition's log to be durable up to `offset`, in the order of
+    /// parking.
     pub fn take_acknowledged(
         &mut self,
         key: PartitionKey,

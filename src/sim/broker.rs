@@ -203,6 +203,7 @@ impl Broker {
 
 /// The machines' own invariants.
 fn check(shard: &Shard<SimIo>) {
+    shard.check();
     for partition in shard.state().partitions.values() {
         if partition.log.poisoned().is_none() {
             partition.log.check();

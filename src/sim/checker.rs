@@ -82,6 +82,10 @@ pub struct Checker {
     failure: Option<String>,
     /// A fault of the disk can make a broker late.
     pub flush_may_fail: bool,
+    /// acks=all promises as much as acks=1, but in the topics that say something else.
+    pub write_caching: bool,
+    /// Times that the power was cut.
+    pub power_cuts: u64,
     /// Consumer groups.
     pub groups: GroupChecker,
     /// Requests sent.
@@ -120,13 +124,15 @@ impl Checker {
         self.sent.get(&id)
     }
 
-    /// A record was acknowledged at an offset.
-    pub fn on_acked(&mut self, now: Mono, id: RecordId, offset: Offset) {
+    /// A record was acknowledged at an offset, to a request with these acks: a record that was sent
+    /// with acks=1 at first is promised more if it was sent again with acks=all.
+    pub fn on_acked(&mut self, now: Mono, id: RecordId, offset: Offset, acks: i16) {
         self.acked += 1;
         if let Some(sent) = self.sent.get(&id).copied() {
             let placed = self.on_placed(sent.partition, offset, id);
             if let Some(entry) = placed {
                 entry.acked_at.get_or_insert(now);
+                entry.acks = entry.acks.min(acks);
             }
         }
     }
@@ -189,6 +195,11 @@ impl Checker {
         self.histories.get(&key).map_or(0, |h| h.high_watermark)
     }
 
+    /// The log start offset, as far as it is known.
+    pub fn log_start(&self, key: PartitionKey) -> Offset {
+        self.histories.get(&key).map_or(0, |h| h.log_start)
+    }
+
     /// Records up to this offset were deleted, and that was acknowledged.
     pub fn on_records_deleted(&mut self, key: PartitionKey, low_watermark: Offset) {
         let history = self.histories.entry(key).or_default();
@@ -248,6 +259,7 @@ impl Checker {
     /// The broker is gone.
     pub fn on_crash(&mut self, now: Mono, crash: Crash) {
         self.groups.on_crash();
+        self.power_cuts += u64::from(crash == Crash::Power);
         for history in self.histories.values_mut() {
             if crash == Crash::Power {
                 let durable = history.lose(now, self.flush_may_fail);
@@ -268,7 +280,12 @@ impl Checker {
             }
             return self.fail(format!("{key:?} is offline after a restart"));
         };
-        self.on_ends(key, log_start, log_end);
+        self.on_end(key, log_end);
+        let before = self.log_start(key);
+        if log_start < before {
+            let what = format!("{key:?}: log start went back from {before} to {log_start}");
+            self.fail(what);
+        }
         let Some(history) = self.histories.get_mut(&key) else {
             return;
         };
@@ -281,8 +298,8 @@ impl Checker {
         history.entries.retain(|offset, _| *offset < log_end);
     }
 
-    /// A log that nobody writes to reaches from here to there.
-    pub fn on_ends(&mut self, key: PartitionKey, log_start: Offset, log_end: Offset) {
+    /// A log that nobody writes to ends here.
+    pub fn on_end(&mut self, key: PartitionKey, log_end: Offset) {
         let Some(history) = self.histories.get(&key) else {
             return;
         };
@@ -291,11 +308,6 @@ impl Checker {
             && *offset >= log_end
         {
             let what = format!("{key:?} ends at {log_end}: {entry:?} at {offset} is lost");
-            return self.fail(what);
-        }
-        if log_start < history.log_start {
-            let before = history.log_start;
-            let what = format!("{key:?}: log start went back from {before} to {log_start}");
             self.fail(what);
         }
     }
@@ -419,7 +431,7 @@ mod tests {
             checker.on_sent(id(number), sent);
         }
         for number in 0..5 {
-            checker.on_acked(Mono(0), id(number), number as Offset);
+            checker.on_acked(Mono(0), id(number), number as Offset, acks);
         }
         assert_eq!(checker.failure(), None);
         checker
@@ -442,7 +454,7 @@ mod tests {
         assert!(failure(acked(-1), |c| c.on_read(KEY, 2, id(2), 7)).is_none());
         assert!(failure(acked(-1), |c| c.on_read(KEY, 2, id(5), 7)).is_some());
         assert!(failure(acked(-1), |c| c.on_read(KEY, 6, id(2), 7)).is_some());
-        assert!(failure(acked(-1), |c| c.on_acked(Mono(1), id(6), 4)).is_some());
+        assert!(failure(acked(-1), |c| c.on_acked(Mono(1), id(6), 4, -1)).is_some());
     }
 
     #[test]
@@ -494,8 +506,8 @@ mod tests {
         let anew = |c: &mut Checker| {
             c.on_crash(Mono(1), Crash::Power);
             // Offset 3 is another record now, so 4 is gone as well.
-            c.on_acked(Mono(2), id(5), 3);
-            c.on_acked(Mono(2), id(6), 4);
+            c.on_acked(Mono(2), id(5), 3, 1);
+            c.on_acked(Mono(2), id(6), 4, 1);
         };
         assert!(failure(acked(1), anew).is_none());
         let kept = |c: &mut Checker| {
@@ -505,6 +517,16 @@ mod tests {
             c.on_read(KEY, 2, id(5), 7);
         };
         assert!(failure(acked(1), kept).is_some());
+    }
+
+    #[test]
+    fn acks_all_promises_more_than_the_acks_one_before() {
+        let mut checker = acked(1);
+        checker.on_acked(Mono(1), id(3), 3, -1);
+        assert!(failure(checker, crash(Crash::Power, 3)).is_some());
+        let mut checker = acked(1);
+        checker.on_acked(Mono(1), id(3), 3, -1);
+        assert!(failure(checker, crash(Crash::Power, 4)).is_none());
     }
 
     #[test]

@@ -3,15 +3,24 @@
 
 use super::clients::{member, producer};
 use super::disk::{DiskFaults, Unwritten};
+use super::records::RecordId;
 use super::world::Faults;
 use crate::base::prng::Prng;
 use std::collections::BTreeMap;
 
-/// Topic whose producers all wait for every acknowledgement, without retention; groups read it.
+/// Topic whose producers all wait for every acknowledgement, without retention, whatever holds for
+/// others; groups read it.
 pub const SOLID: &str = "solid";
 
 /// Topic with every kind of producer, retention and deleted records.
 pub const MIXED: &str = "mixed";
+
+/// How wrong the clock is at most. Usually records that are more than an hour ahead of it are
+/// refused (`message.timestamp.after.max.ms`).
+const MINUTES_WRONG_MAX: i64 = 25;
+
+/// The same where such records are taken: longer than records are kept by default.
+const DAYS_WRONG_MAX: i64 = 30;
 
 /// A topic to create: name, partitions, settings.
 pub type TopicPlan = (String, i32, Vec<(String, String)>);
@@ -37,8 +46,10 @@ pub struct Plan {
     pub faults: Faults,
     /// How bad the disk is.
     pub disk: DiskFaults,
-    /// The wall clock is set at times.
-    pub clock_jumps: bool,
+    /// The wall clock is set at times, and is wrong by so much at most.
+    pub clock_error_ms_max: i64,
+    /// `write.caching` of all topics that do not say something else: acks=all is acks=1 there.
+    pub write_caching: bool,
     /// The disk is full at times.
     pub full_disk: bool,
     /// In the end bits of stored records flip.
@@ -48,34 +59,26 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn new(prng: &mut Prng, failing_disk: bool) -> Self {
-        let message_bytes_max = if prng.percent(20) { 200 } else { 1 << 20 };
-        let settings = [
-            ("log.retention.check.interval.ms", "700".to_owned()),
-            (
-                "group.initial.rebalance.delay.ms",
-                prng.below(60).to_string(),
-            ),
-            ("group.min.session.timeout.ms", "100".to_owned()),
-            // A limit for clients must not stop the broker's own logs.
-            ("message.max.bytes", message_bytes_max.to_string()),
-            (
-                "offsets.topic.num.partitions",
-                (1 + prng.below(3)).to_string(),
-            ),
-        ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value));
-        let topics =
-            [(SOLID, false), (MIXED, true)].map(|(name, retention)| topic(prng, name, retention));
+        let clock_error_ms_max = match prng.below(100) {
+            0..20 => MINUTES_WRONG_MAX * 60_000,
+            20..40 => DAYS_WRONG_MAX * 86_400_000,
+            _ => 0,
+        };
+        let write_caching = prng.percent(25);
+        let mut settings = broker_settings(prng, clock_error_ms_max);
+        settings.insert("write.caching".to_owned(), write_caching.to_string());
+        let topics = [solid(prng), mixed(prng)];
         let mut producers = Vec::new();
         for number in 0..2 + prng.below(3) as u32 {
             let solid = number == 0 || prng.percent(30);
             let idempotent = solid || prng.percent(40);
-            let acks = match idempotent {
-                true => -1,
-                false => [0, 1, 1, -1][prng.below(4) as usize],
+            let acks = match (solid, idempotent) {
+                (true, _) => -1,
+                (_, true) => [1, -1][prng.below(2) as usize],
+                _ => [0, 1, 1, -1][prng.below(4) as usize],
             };
             producers.push(producer::Plan {
-                number,
+                number: RecordId::producer(number, solid),
                 topic: if solid { SOLID } else { MIXED }.to_owned(),
                 acks,
                 idempotent,
@@ -85,7 +88,7 @@ impl Plan {
         }
         let pick = |prng: &mut Prng| if prng.percent(50) { SOLID } else { MIXED };
         Self {
-            settings: settings.into(),
+            settings,
             topics: topics.into(),
             producers,
             consumers: (0..1 + prng.below(3)).map(|_| pick(prng)).collect(),
@@ -95,7 +98,8 @@ impl Plan {
                 true => 3_000 + prng.below(3_000),
                 false => 100 + prng.below(3_000),
             },
-            clock_jumps: prng.percent(30),
+            clock_error_ms_max,
+            write_caching,
             full_disk: failing_disk || prng.percent(20),
             rot: prng.percent(40),
             faults: Faults {
@@ -116,6 +120,36 @@ impl Plan {
         self.faults.disk_may_fail = self.full_disk || failures > 0;
         self
     }
+}
+
+/// What holds for the broker, and for its own topics as far as they let it.
+fn broker_settings(prng: &mut Prng, clock_error_ms_max: i64) -> BTreeMap<String, String> {
+    let message_bytes_max = if prng.percent(20) { 200 } else { 1 << 20 };
+    let mut settings = vec![
+        ("log.retention.check.interval.ms", 700),
+        ("group.initial.rebalance.delay.ms", prng.below(60) as i64),
+        ("group.min.session.timeout.ms", 100),
+        // A limit for clients must not stop the broker's own logs.
+        ("message.max.bytes", message_bytes_max),
+        ("offsets.topic.num.partitions", 1 + prng.below(3) as i64),
+    ];
+    if clock_error_ms_max > 30 * 60_000 {
+        // What a clock decides that is right.
+        settings.push(("log.message.timestamp.after.max.ms", i64::MAX));
+        settings.push(("offsets.retention.minutes", i64::from(i32::MAX)));
+    }
+    if prng.percent(20) {
+        settings.push(("log.retention.ms", 500 + prng.below(5_000) as i64));
+    }
+    if prng.percent(20) {
+        settings.push(("log.retention.bytes", prng.below(50_000) as i64));
+    }
+    if prng.percent(40) {
+        settings.push(("log.roll.ms", 50 + prng.below(3_000) as i64));
+    }
+    let settings = settings.into_iter();
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_string()));
+    settings.collect()
 }
 
 fn members(prng: &mut Prng) -> Vec<member::Plan> {
@@ -161,21 +195,42 @@ fn disk_faults(prng: &mut Prng, failing: bool) -> DiskFaults {
     }
 }
 
-fn topic(prng: &mut Prng, name: &str, retention: bool) -> TopicPlan {
-    let mut settings = vec![
+fn solid(prng: &mut Prng) -> TopicPlan {
+    let mut settings = vec![("write.caching", "false".to_owned())];
+    match prng.percent(40) {
+        // Nothing is compacted yet; all that it means is that every record needs a key.
+        true => settings.push(("cleanup.policy", "compact".to_owned())),
+        false => {
+            settings.push(("retention.ms", "-1".to_owned()));
+            settings.push(("retention.bytes", "-1".to_owned()));
+        }
+    }
+    topic(prng, SOLID, settings)
+}
+
+fn mixed(prng: &mut Prng) -> TopicPlan {
+    let mut settings = Vec::new();
+    if prng.percent(60) {
+        let bytes = 5_000 + prng.below(200_000);
+        settings.push(("retention.bytes", bytes.to_string()));
+    }
+    if prng.percent(30) {
+        let ms = 500 + prng.below(5_000);
+        settings.push(("retention.ms", ms.to_string()));
+    }
+    topic(prng, MIXED, settings)
+}
+
+fn topic(prng: &mut Prng, name: &str, settings: Vec<(&str, String)>) -> TopicPlan {
+    let small = [
         ("index.interval.bytes", 100 + prng.below(4_000)),
         ("segment.index.bytes", 24 + prng.below(400)),
         ("segment.ms", 50 + prng.below(3_000)),
         ("max.message.bytes", 1 << 20),
     ];
-    if retention && prng.percent(60) {
-        settings.push(("retention.bytes", 5_000 + prng.below(200_000)));
-    }
-    if retention && prng.percent(30) {
-        settings.push(("retention.ms", 500 + prng.below(5_000)));
-    }
-    let settings = settings.into_iter();
-    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_string()));
+    let small = small.map(|(name, value)| (name, value.to_string()));
+    let settings = settings.into_iter().chain(small);
+    let settings = settings.map(|(name, value)| (name.to_owned(), value));
     let partitions = 1 + prng.below(3) as i32;
     (name.to_owned(), partitions, settings.collect())
 }

@@ -15,6 +15,11 @@ pub struct RecordId {
 }
 
 impl RecordId {
+    /// The number of the run's nth producer. Odd ones give every record a key.
+    pub fn producer(nth: u32, keyed: bool) -> u32 {
+        2 * nth + u32::from(keyed)
+    }
+
     /// The record's value: the id in front, and as much behind as the id says.
     pub fn value(self) -> Bytes {
         let mut prng = Prng::new(self.number << 16 ^ u64::from(self.producer));
@@ -41,7 +46,8 @@ impl RecordId {
     /// The record's key, if it has one.
     pub fn key(self) -> Option<Bytes> {
         let key = format!("key-{}", self.number % 17);
-        (!self.number.is_multiple_of(5)).then(|| key.into())
+        let keyed = !self.producer.is_multiple_of(2);
+        (keyed || !self.number.is_multiple_of(5)).then(|| key.into())
     }
 
     fn headers(self) -> Vec<(Bytes, Option<Bytes>)> {

@@ -173,6 +173,7 @@ impl Simulation {
             ..self.plan.disk
         };
         self.checker.flush_may_fail = self.plan.faults.disk_may_fail;
+        self.checker.write_caching = self.plan.write_caching;
         let admin = Admin::new(self.plan.topics.clone(), self.prng.next_u64());
         self.clients.push(Box::new(admin));
         let topics = self.plan.topics.len();
@@ -498,8 +499,11 @@ impl Simulation {
 
     /// Something breaks.
     fn strike(&mut self) {
-        if self.plan.clock_jumps && self.prng.percent(30) {
-            return self.world.borrow_mut().set_clock();
+        let error_ms_max = self.plan.clock_error_ms_max;
+        if error_ms_max > 0 && self.prng.percent(30) {
+            let range = 2 * error_ms_max as u64 + 1;
+            let error_ms = self.prng.below(range) as i64 - error_ms_max;
+            return self.world.borrow_mut().set_clock(error_ms);
         }
         if self.plan.full_disk && self.prng.percent(40) {
             return self.fill_disk();
@@ -624,5 +628,55 @@ impl Simulation {
 
     fn note(&self, what: std::fmt::Arguments<'_>) {
         self.world.borrow_mut().note(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Topics, with nobody who does anything to them, on a broker with these settings.
+    fn at_rest(settings: &[(&str, &str)]) -> Simulation {
+        let world = Rc::new(RefCell::new(World::new(1, Trace::new(0))));
+        let mut simulation = Simulation::new(world, Options::default());
+        let plan = &mut simulation.plan;
+        let set = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        plan.settings.extend(settings.iter().map(set));
+        plan.producers.clear();
+        plan.consumers.clear();
+        plan.members.clear();
+        simulation.set_up();
+        simulation.quiet = true;
+        simulation
+    }
+
+    fn run_for(simulation: &mut Simulation, ms: i64) {
+        let end = simulation.now().plus_ms(ms);
+        while simulation.now() < end && simulation.step() {}
+    }
+
+    /// Retention once took the catalog's log for one like any other: after seven days without a
+    /// change it was gone, and at the next start every partition was set aside as a stray.
+    #[test]
+    fn the_catalog_outlives_whatever_retention_there_is() {
+        const DAY_MS: i64 = 86_400_000;
+        let settings: [&[_]; 3] = [
+            &[],
+            &[("log.retention.ms", "1")],
+            &[("log.retention.bytes", "0"), ("log.roll.ms", "1")],
+        ];
+        for settings in settings {
+            let mut simulation = at_rest(settings);
+            simulation.world.borrow_mut().set_clock(8 * DAY_MS);
+            run_for(&mut simulation, 2_000);
+            simulation.restart();
+            let topics = simulation.cluster.topics.len();
+            simulation.cluster.topics.clear();
+            let admin = Admin::new(Vec::new(), 7);
+            simulation.clients.push(Box::new(admin));
+            simulation.run_until("a look", |s| !s.cluster.topics.is_empty());
+            assert_eq!(simulation.checker.failure(), None, "{settings:?}");
+            assert_eq!(simulation.cluster.topics.len(), topics);
+        }
     }
 }

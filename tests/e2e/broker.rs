@@ -7,6 +7,9 @@ use forebay::config::{Config, ServeArgs};
 use forebay::server::Server;
 use forebay::wire::frame::{decode_response_header, encode_request, split_frame};
 use forebay::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
+use forebay::wire::messages::incremental_alter_configs::{
+    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
+};
 use forebay::wire::messages::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
@@ -189,6 +192,26 @@ impl Raw {
         };
         let response = self.ask(5, &request);
         assert!(!response.topics[0].error_code.is_error(), "{response:?}");
+    }
+
+    /// Sets one setting of a topic (resource type 2) or of a broker (4).
+    pub fn alter(&mut self, resource_type: i8, resource: &str, name: &str, value: &str) {
+        let config = AlterableConfig {
+            name: name.to_owned(),
+            value: Some(value.to_owned()),
+            ..AlterableConfig::default()
+        };
+        let resource = AlterConfigsResource {
+            resource_type,
+            resource_name: resource.to_owned(),
+            configs: vec![config],
+        };
+        let request = IncrementalAlterConfigsRequest {
+            resources: vec![resource],
+            validate_only: false,
+        };
+        let response = self.ask(1, &request);
+        assert!(!response.responses[0].error_code.is_error(), "{response:?}");
     }
 
     pub fn produce(

@@ -4,7 +4,14 @@ use crate::broker::{Broker, batch, produce_request};
 use forebay::base::ErrorCode;
 use forebay::wire::Records;
 use forebay::wire::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
+use forebay::wire::messages::create_topics::{
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+};
+use forebay::wire::messages::delete_records::{
+    DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic,
+};
 use forebay::wire::messages::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use forebay::wire::messages::find_coordinator::FindCoordinatorRequest;
 use forebay::wire::messages::metadata::MetadataRequest;
 use forebay::wire::messages::produce::ProduceRequest;
 use forebay::wire::{Message, Reader};
@@ -194,4 +201,128 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
         client_software_version: "1".to_owned(),
     };
     assert_eq!(raw.ask(3, &request).error_code, ErrorCode::InvalidRequest);
+}
+
+/// Java's consumer, kafka-python and aiokafka fail on a partition with a part of a batch only.
+#[test]
+fn every_partition_of_an_answer_has_whole_batches() {
+    let broker = Broker::start(2, "auto");
+    let mut raw = broker.connect();
+    raw.create_topic("whole", 4);
+    for partition in [0, 1, 2, 2, 3] {
+        let request = produce_request("whole", partition, -1, batch(&[&[b'x'; 1000]]));
+        raw.ask(9, &request);
+    }
+    let batch_bytes = batch(&[&[b'x'; 1000]]).len();
+    let mut ask = |bytes_max: usize| {
+        let mut request = fetch("whole", 0, 0, bytes_max as i32);
+        let partition = request.topics[0].partitions[0].clone();
+        request.topics[0].partitions = (0..4)
+            .map(|index| FetchPartition {
+                partition: index,
+                partition_max_bytes: 1 << 20,
+                ..partition.clone()
+            })
+            .collect();
+        let answer = raw.ask(4, &request);
+        let partitions = answer.responses[0].partitions.iter();
+        partitions
+            .map(|each| record_bytes(&each.records) / batch_bytes)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ask(1), [1, 0, 0, 0], "the first comes whatever its size");
+    assert_eq!(ask(2 * batch_bytes - 1), [1, 0, 0, 0]);
+    assert_eq!(
+        ask(3 * batch_bytes),
+        [1, 1, 0, 1],
+        "two do not fit, the last one does"
+    );
+    assert_eq!(ask(5 * batch_bytes), [1, 1, 2, 1]);
+}
+
+/// KIP-227: what no session of ours can go on with.
+#[test]
+fn fetch_sessions_begin_and_end_and_none_goes_on() {
+    let broker = Broker::start(1, "auto");
+    let mut raw = broker.connect();
+    raw.create_topic("s", 1);
+    let mut ask = |session_id, session_epoch| {
+        let request = FetchRequest {
+            session_id,
+            session_epoch,
+            ..fetch("s", 0, 0, 1000)
+        };
+        let answer = raw.ask(12, &request);
+        (answer.error_code, answer.session_id, answer.responses.len())
+    };
+    for (id, epoch) in [(0, -1), (0, 0), (9, -1), (9, 0)] {
+        assert_eq!(ask(id, epoch), (ErrorCode::None, 0, 1), "{id}, {epoch}");
+    }
+    for (id, epoch) in [(9, 1), (0, 1)] {
+        let refused = (ErrorCode::FetchSessionIdNotFound, 0, 0);
+        assert_eq!(ask(id, epoch), refused, "{id}, {epoch}");
+    }
+}
+
+/// Kafka: the setting counts as no more than there are replicas.
+#[test]
+fn more_in_sync_replicas_are_not_asked_for_than_there_are() {
+    let broker = Broker::with(&["min.insync.replicas=2"]);
+    let mut raw = broker.connect();
+    raw.create_topic("one", 1);
+    let answer = raw.ask(9, &produce_request("one", 0, -1, batch(&[b"x"])));
+    let partition = &answer.responses[0].partition_responses[0];
+    assert_eq!(
+        (partition.error_code, partition.base_offset),
+        (ErrorCode::None, 0)
+    );
+}
+
+/// With the codes of Kafka 4.3.1.
+#[test]
+fn records_of_internal_and_of_compacted_topics_cannot_be_deleted() {
+    let broker = Broker::start(2, "auto");
+    let mut raw = broker.connect();
+    let group = FindCoordinatorRequest {
+        key: "group".to_owned(),
+        ..FindCoordinatorRequest::default()
+    };
+    assert_eq!(raw.ask(3, &group).error_code, ErrorCode::None);
+    let topic = |(name, policy): (&str, &str)| CreatableTopic {
+        name: name.to_owned(),
+        num_partitions: 1,
+        replication_factor: 1,
+        configs: vec![CreatableTopicConfig {
+            name: "cleanup.policy".to_owned(),
+            value: Some(policy.to_owned()),
+        }],
+        ..CreatableTopic::default()
+    };
+    let topics = [("compacted", "compact"), ("both", "compact,delete")];
+    let request = CreateTopicsRequest {
+        topics: topics.map(topic).into(),
+        timeout_ms: 10_000,
+        ..CreateTopicsRequest::default()
+    };
+    let created = raw.ask(7, &request).topics;
+    assert!(created.iter().all(|topic| !topic.error_code.is_error()));
+    for (name, expected) in [
+        ("__consumer_offsets", ErrorCode::InvalidTopic),
+        ("__cluster_metadata", ErrorCode::UnknownTopicOrPartition),
+        ("compacted", ErrorCode::PolicyViolation),
+        ("both", ErrorCode::None),
+    ] {
+        let request = DeleteRecordsRequest {
+            topics: vec![DeleteRecordsTopic {
+                name: name.to_owned(),
+                partitions: vec![DeleteRecordsPartition {
+                    partition_index: 0,
+                    offset: -1,
+                }],
+            }],
+            timeout_ms: 10_000,
+        };
+        let deleted = &raw.ask(2, &request).topics[0].partitions[0];
+        assert_eq!(deleted.error_code, expected, "{name}");
+    }
 }

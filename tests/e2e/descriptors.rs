@@ -3,7 +3,6 @@
 
 use crate::admin::{get, sum};
 use crate::broker::{Broker, Raw, batch, produce_request};
-use crate::disk::alter_topic;
 use forebay::base::{ErrorCode, ShardStats};
 use forebay::config::ServeArgs;
 use forebay::wire::messages::produce::ProduceRequest;
@@ -229,7 +228,7 @@ fn a_stall_that_retention_began_ends_before_its_next_turn() {
     let mut raw = broker.connect();
     raw.create_topic("expired", 1);
     raw.produce("expired", 0, batch(&[b"x"]));
-    alter_topic(&mut raw, "expired", "retention.ms", "1");
+    raw.alter(2, "expired", "retention.ms", "1");
     let hoard = hoard(&raw);
     let stalled = || count(&broker, |stats| stats.partitions_stalled.get());
     eventually("retention finds no descriptor", || stalled() == 1);

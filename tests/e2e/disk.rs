@@ -17,9 +17,6 @@ use forebay::wire::messages::delete_records::{
 use forebay::wire::messages::delete_topics::DeleteTopicsRequest;
 use forebay::wire::messages::describe_log_dirs::DescribeLogDirsRequest;
 use forebay::wire::messages::find_coordinator::FindCoordinatorRequest;
-use forebay::wire::messages::incremental_alter_configs::{
-    AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
-};
 use forebay::wire::messages::metadata::MetadataRequest;
 use forebay::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -199,25 +196,6 @@ fn delete_topic(raw: &mut Raw, name: &str) {
     assert_eq!(response.responses[0].error_code, ErrorCode::None);
 }
 
-pub fn alter_topic(raw: &mut Raw, topic: &str, name: &str, value: &str) {
-    let config = AlterableConfig {
-        name: name.to_owned(),
-        value: Some(value.to_owned()),
-        ..AlterableConfig::default()
-    };
-    let resource = AlterConfigsResource {
-        resource_type: 2,
-        resource_name: topic.to_owned(),
-        configs: vec![config],
-    };
-    let request = IncrementalAlterConfigsRequest {
-        resources: vec![resource],
-        validate_only: false,
-    };
-    let response = raw.ask(1, &request);
-    assert_eq!(response.responses[0].error_code, ErrorCode::None);
-}
-
 fn delete_records(raw: &mut Raw, topic: &str, before: i64) -> i64 {
     let partition = DeleteRecordsPartition {
         partition_index: 0,
@@ -294,7 +272,7 @@ fn a_full_disk_refuses_producers_and_nothing_else() {
     let (next, _) = flood(&mut raw, "flood", next + 1);
 
     // So does retention, which does not wait for its next turn in an hour.
-    alter_topic(&mut raw, "flood", "retention.bytes", "8388608");
+    raw.alter(2, "flood", "retention.bytes", "8388608");
     insist(&mut raw, "flood", next);
     let response = raw.ask(11, &fetch("flood", i64::from(next), 0, 1 << 20));
     let start = response.responses[0].partitions[0].log_start_offset;

@@ -53,7 +53,8 @@ fn connections_in_all_are_limited() {
     first.ask(4, &MetadataRequest::default());
     second.ask(4, &MetadataRequest::default());
     assert!(is_refused(&broker));
-    first.ask(4, &MetadataRequest::default());
+    first.alter(4, "1", "max.connections", "3");
+    eventually("there is a place more", || !is_refused(&broker));
 }
 
 #[test]

@@ -8,7 +8,22 @@ use std::collections::BTreeMap;
 
 use super::{BrokerName, Setting, broker_setting, list_items, topic_setting};
 use crate::base::FetchPath;
-use crate::catalog::{Image, Topic};
+use crate::base::planted::{self, Bug};
+use crate::catalog::{Image, METADATA_TOPIC, Topic};
+
+/// Settings of the broker's own topics that hold whatever anybody sets, on the topic or on the
+/// broker: retention must delete nothing of them, and what they store counts when it is synced.
+/// The records of the catalog have no keys, so they cannot be compacted either.
+pub fn pinned(topic: &str) -> &'static [(&'static str, &'static str)] {
+    match topic {
+        _ if planted::is(Bug::InternalUnpinned) => &[],
+        METADATA_TOPIC => &[("cleanup.policy", ""), ("write.caching", "false")],
+        _ if Topic::is_internal_name(topic) => {
+            &[("cleanup.policy", "compact"), ("write.caching", "false")]
+        }
+        _ => &[],
+    }
+}
 
 /// Where a value came from, with Kafka's `ConfigSource` numbers of DescribeConfigs (KIP-226).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +68,8 @@ impl Sourced {
 /// All layers of values that apply to one resource.
 #[derive(Clone, Copy, Debug)]
 pub struct Layers<'a> {
+    /// What nobody can change, see [`pinned`].
+    pub pinned: &'static [(&'static str, &'static str)],
     /// Overrides of the topic; empty for the broker itself.
     pub topic: Option<&'a BTreeMap<String, String>>,
     /// Set on this node while running.
@@ -64,10 +81,24 @@ pub struct Layers<'a> {
 }
 
 impl Layers<'_> {
+    /// The value of a topic setting that nobody can change.
+    pub fn pinned(&self, name: &str) -> Option<&'static str> {
+        let mut pinned = self.pinned.iter();
+        pinned.find_map(|(other, value)| (*other == name).then_some(*value))
+    }
+
     /// Every value of a topic setting, the one that counts first. Empty if nobody set it and no
     /// broker name carries the default.
     pub fn topic_chain(&self, setting: &'static Setting) -> Vec<Sourced> {
         let name = setting.topic.unwrap_or_default();
+        if let Some(value) = self.pinned(name) {
+            return vec![Sourced {
+                name,
+                value: value.to_owned(),
+                source: Source::Topic,
+                unit: 1,
+            }];
+        }
         let own = self.topic.and_then(|overrides| overrides.get(name));
         let own = own.and_then(|value| setting.kind.parse(name, value).ok());
         let own = own.map(|value| Sourced {
@@ -201,8 +232,6 @@ pub struct TopicSettings {
     pub timestamp_after_max_ms: i64,
     /// `message.timestamp.before.max.ms`.
     pub timestamp_before_max_ms: i64,
-    /// `min.insync.replicas`.
-    pub min_insync_replicas: i32,
     /// `retention.bytes`; `None` for no bound.
     pub retention_bytes: Option<u64>,
     /// `retention.ms`; `None` for ever.
@@ -302,7 +331,6 @@ pub fn topic_settings(image: &Image, topic: &Topic) -> TopicSettings {
         append_time: layers.topic_text("message.timestamp.type") == "LogAppendTime",
         timestamp_after_max_ms: layers.topic_number("message.timestamp.after.max.ms"),
         timestamp_before_max_ms: layers.topic_number("message.timestamp.before.max.ms"),
-        min_insync_replicas: layers.topic_number("min.insync.replicas") as i32,
         retention_bytes: u64::try_from(layers.topic_number("retention.bytes")).ok(),
         retention_ms: Some(layers.topic_number("retention.ms")).filter(|ms| *ms >= 0),
         segment_bytes: clamp(layers.topic_number("segment.bytes")),

@@ -227,7 +227,7 @@ pub const TABLE: &[Setting] = &[
         &[dynamic("min.insync.replicas")],
         Kind::int(1),
         "1",
-        "Replicas that must be in sync for acks=all; more than 1 refuses such writes on one node.",
+        "Replicas that must be in sync for acks=all; as in Kafka never more than there are: one.",
     ),
     topic(
         "preallocate",
@@ -445,14 +445,14 @@ pub const TABLE: &[Setting] = &[
         "Milliseconds between two looks for segments whose retention is over.",
     ),
     broker(
-        &[start("max.connections", 1)],
+        &[dynamic("max.connections")],
         Kind::int(0),
         Some("2147483647"),
         "Most connections open at a time; further ones are closed at once. --memory and the limit \
          of open files bound them too.",
     ),
     broker(
-        &[start("max.connections.per.ip", 1)],
+        &[dynamic("max.connections.per.ip")],
         Kind::int(0),
         Some("2147483647"),
         "Most connections open at a time from one address; further ones are closed at once. Touch \
@@ -540,7 +540,7 @@ pub const TABLE: &[Setting] = &[
         "Segment size of __consumer_offsets in bytes; counts when the topic is created.",
     ),
     broker(
-        &[start("producer.id.expiration.ms", 1)],
+        &[dynamic("producer.id.expiration.ms")],
         Kind::int(1),
         Some("86400000"),
         "Milliseconds after its last write that a producer is forgotten.",

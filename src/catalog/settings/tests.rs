@@ -394,3 +394,34 @@ fn typed_settings_follow_the_texts() {
         (CompressionType::Lz4, Some(10))
     );
 }
+
+/// Catalog, committed offsets, and what counts as synced depend on it.
+#[test]
+fn nothing_that_is_set_reaches_what_the_brokers_own_topics_need() {
+    let image = image(&[
+        ("log.cleanup.policy", "delete"),
+        ("log.retention.ms", "1"),
+        ("write.caching", "true"),
+    ]);
+    let own = [("cleanup.policy", "delete"), ("write.caching", "true")];
+    for (name, compact) in [
+        ("__cluster_metadata", false),
+        ("__consumer_offsets", true),
+        ("__transaction_state", true),
+    ] {
+        let internal = Topic {
+            name: name.to_owned(),
+            internal: true,
+            ..topic(&own)
+        };
+        let settings = topic_settings(&image, &internal);
+        assert_eq!(
+            (settings.delete, settings.compact),
+            (false, compact),
+            "{name}"
+        );
+        assert!(!settings.write_caching, "{name}");
+    }
+    let other = topic_settings(&image, &topic(&own));
+    assert!(other.delete && other.write_caching);
+}

@@ -361,3 +361,58 @@ fn broker_settings_apply_to_topics_by_strength() {
     change(&mut catalog, 4, "1", &[("log.retention.ms", DELETE, None)]);
     assert_eq!(retention(&catalog), Some(66));
 }
+
+/// Kafka lets retention delete committed offsets, if somebody sets it so.
+#[test]
+fn what_the_brokers_own_topics_need_cannot_be_changed() {
+    let mut catalog = catalog();
+    let decision = catalog.auto_create(&[OFFSETS_TOPIC.to_owned()]);
+    commit(&mut catalog, decision);
+    let config = |catalog: &Catalog| catalog.image().topic(OFFSETS_TOPIC).unwrap().config.clone();
+    let before = config(&catalog);
+    for (name, operation, value) in [
+        ("cleanup.policy", SET, "delete"),
+        ("cleanup.policy", APPEND, "delete"),
+        ("cleanup.policy", SUBTRACT, "compact"),
+        ("write.caching", SET, "true"),
+    ] {
+        let changes = [(name, operation, Some(value))];
+        let (code, why) = change(&mut catalog, 2, OFFSETS_TOPIC, &changes);
+        assert_eq!(code, ErrorCode::InvalidConfig);
+        assert!(
+            why.starts_with(&format!("{name} of the internal topic {OFFSETS_TOPIC} is ")),
+            "{why}"
+        );
+    }
+    let configs = [("cleanup.policy", "delete")];
+    let refused = create(
+        &mut catalog,
+        vec![configured("__transaction_state", &configs)],
+    );
+    assert_eq!(refused[0].error_code, ErrorCode::InvalidConfig);
+    assert_eq!(config(&catalog), before);
+    // What is not named goes back to the default, which changes nothing here.
+    let request = AlterConfigsRequest {
+        resources: vec![replace(
+            OFFSETS_TOPIC,
+            &[("segment.bytes", Some("2097152"))],
+        )],
+        ..Default::default()
+    };
+    let decision = catalog.alter_configs(&request);
+    let response = commit(&mut catalog, decision).responses.remove(0);
+    assert_eq!(response.error_code, ErrorCode::None);
+    assert_eq!(config(&catalog), one("segment.bytes", "2097152"));
+    let image = catalog.image();
+    let settings = topic_settings(&image, image.topic(OFFSETS_TOPIC).unwrap());
+    assert!(settings.compact && !settings.delete);
+    assert_eq!(
+        change(
+            &mut catalog,
+            2,
+            OFFSETS_TOPIC,
+            &[("cleanup.policy", SET, Some("compact"))]
+        ),
+        OK
+    );
+}

@@ -216,6 +216,13 @@ fn unknown_resources_are_refused() {
             "Resources of type 99 have no settings here.",
         ),
     ];
+    for kind in [8, 16, 32] {
+        let result = describe(&catalog, kind, "x", None);
+        assert_eq!(
+            (result.error_code, result.configs.len()),
+            (ErrorCode::None, 0)
+        );
+    }
     for (kind, name, code, sentence) in cases {
         let result = describe(&catalog, kind, name, None);
         assert_eq!(result.error_code, code, "{name}");
@@ -259,4 +266,14 @@ fn resources_are_listed_by_type() {
         (ErrorCode::UnsupportedVersion, String::new())
     );
     assert_eq!(list(&[], 0), (ErrorCode::None, String::new()));
+}
+
+#[test]
+fn what_cannot_be_changed_is_read_only() {
+    let mut catalog = catalog();
+    set(&mut catalog, 4, "", "log.cleanup.policy", "delete");
+    let decision = catalog.auto_create(&[OFFSETS_TOPIC.to_owned()]);
+    commit(&mut catalog, decision);
+    let policy = key(&catalog, 2, OFFSETS_TOPIC, "cleanup.policy");
+    assert_eq!(policy, "compact/1 true [cleanup.policy=compact/1]");
 }

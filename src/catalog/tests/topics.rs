@@ -362,6 +362,10 @@ fn auto_creation_can_be_off_and_is_bounded() {
     );
 
     let mut catalog = self::catalog();
+    let decision = catalog.auto_create(&["__transaction_state".to_owned()]);
+    let results = commit(&mut catalog, decision);
+    assert_eq!(results[0].1, ErrorCode::UnknownTopicOrPartition);
+
     let names: Vec<_> = (0..3000).map(|number| format!("t{number:04}")).collect();
     let decision = catalog.auto_create(&names);
     let results = commit(&mut catalog, decision);

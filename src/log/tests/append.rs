@@ -101,19 +101,55 @@ fn a_log_with_too_much_unsynced_makes_every_batch_wait_for_its_sync() {
         let relaxed = Origin::Client { durable: false };
         for offset in 0..2 {
             let appended = rig.append(plain(1, START_MS), relaxed).unwrap();
-            assert_eq!((appended.base_offset, appended.held), (offset, false));
+            assert_eq!((appended.base_offset, appended.awaited), (offset, false));
             rig.write();
         }
         assert!(rig.log.unsynced_bytes() >= 100);
-        assert!(rig.append(plain(1, START_MS), relaxed).unwrap().held);
-        assert!(rig.append(plain(1, START_MS), CLIENT).unwrap().held);
+        assert!(rig.append(plain(1, START_MS), relaxed).unwrap().awaited);
+        assert!(rig.append(plain(1, START_MS), CLIENT).unwrap().awaited);
         rig.write();
         assert_eq!(rig.log.high_watermark(), 2, "what is held is not seen");
         rig.sync();
         assert_eq!(rig.log.high_watermark(), 4);
-        assert!(!rig.append(plain(1, START_MS), relaxed).unwrap().held);
+        assert!(!rig.append(plain(1, START_MS), relaxed).unwrap().awaited);
         rig.write();
         assert_eq!(rig.log.high_watermark(), 5);
+    }
+}
+
+#[test]
+fn write_caching_does_not_hurry_what_a_coordinator_stores() {
+    let mut rig = Rig::new(Config {
+        write_caching: true,
+        ..Config::default()
+    });
+    let appended = rig.append(plain(1, START_MS), Origin::Coordinator).unwrap();
+    assert!(appended.awaited);
+    rig.write();
+    assert_eq!(rig.log.high_watermark(), 0);
+    rig.sync();
+    assert_eq!(rig.log.high_watermark(), 1);
+}
+
+/// With acks=1 it is visible at once, so the high watermark says nothing about its sync.
+#[test]
+fn a_duplicate_with_acks_all_waits_for_the_sync_of_what_acks_one_wrote() {
+    for write_caching in [false, true] {
+        let mut rig = Rig::new(Config {
+            write_caching,
+            ..Config::default()
+        });
+        let original = rig.append(sequenced(7, 0, 0, 3), RELAXED).unwrap();
+        assert!(!original.awaited);
+        rig.write();
+        assert_eq!((rig.log.high_watermark(), rig.log.durable_offset()), (3, 0));
+        let again = rig.append(sequenced(7, 0, 0, 3), CLIENT).unwrap();
+        let expected = Appended {
+            duplicate: true,
+            awaited: !write_caching,
+            ..original
+        };
+        assert_eq!(again, expected);
     }
 }
 

@@ -323,14 +323,28 @@ fn torn_tail_below_later_segments() {
 
 #[test]
 fn short_segment_beyond_the_recovery_point() {
-    let mut rig = unsynced_segments(4);
-    let second = name(&rig, 1, ".log");
+    for cleanup_compact in [false, true] {
+        let mut rig = unsynced_segments(4);
+        rig.log.config.cleanup_compact = cleanup_compact;
+        let second = name(&rig, 1, ".log");
+        let size = plain(3, START_MS).len();
+        change(&mut rig, &second, |contents| contents.truncate(2 * size));
+        let expected = rig.log.segments[1].base_offset + 6;
+        let rig = rig.kill().unwrap();
+        assert_eq!(rig.log.log_end_offset(), expected);
+        assert_eq!(rig.segment_files().len(), 2);
+        rig.log.check();
+    }
+}
+
+/// A batch is gone, and those behind it have moved up; with compaction that would be no fault.
+#[test]
+fn a_gap_within_a_segment() {
+    let mut rig = unsynced_segments(1);
+    rig.log.config.cleanup_compact = true;
     let size = plain(3, START_MS).len();
-    change(&mut rig, &second, |contents| contents.truncate(2 * size));
-    let expected = rig.log.segments[1].base_offset + 6;
-    let rig = unclean(rig).unwrap();
-    assert_eq!(rig.log.log_end_offset(), expected + 1);
-    assert_eq!(rig.segment_files().len(), 2);
+    change(&mut rig, FIRST, |log| drop(log.drain(size..2 * size)));
+    assert_eq!(rig.kill().unwrap().log.log_end_offset(), 3);
 }
 
 #[test]
@@ -381,10 +395,13 @@ fn end_below_the_recovery_point() {
 
 #[test]
 fn missing_middle_segment() {
-    let mut rig = segments(4);
-    let second = name(&rig, 1, ".log");
-    rig.dir.set(&second, None);
-    refusal(rig.kill(), "are missing");
+    for cleanup_compact in [false, true] {
+        let mut rig = segments(4);
+        rig.log.config.cleanup_compact = cleanup_compact;
+        let second = name(&rig, 1, ".log");
+        rig.dir.set(&second, None);
+        refusal(rig.kill(), "are missing");
+    }
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub struct Auditor {
     /// Topic and partition; the first is being read.
     partitions: VecDeque<(String, i32)>,
     step: Step,
+    /// Where the log began when that was asked; retention goes on meanwhile.
+    start_min: Offset,
     asked: bool,
 }
 
@@ -57,6 +59,7 @@ impl Auditor {
             prng: Prng::new(seed),
             partitions: partitions.collect(),
             step: Step::Start,
+            start_min: 0,
             asked: false,
         }
     }
@@ -71,7 +74,11 @@ impl Auditor {
             return;
         };
         let timestamp = match self.step {
-            Step::Start => EARLIEST,
+            Step::Start => {
+                let key = scene.cluster.key(topic, *partition);
+                self.start_min = key.map_or(0, |key| scene.checker.log_start(key));
+                EARLIEST
+            }
             Step::End { .. } => LATEST,
             Step::Read { next, .. } => {
                 let Some(info) = scene.cluster.topics.get(topic) else {
@@ -115,12 +122,19 @@ impl Auditor {
         };
         self.step = match self.step {
             Step::Start => match listed(scene, key, answer) {
-                Some(start) => Step::End { start },
+                Some(start) => {
+                    if start < self.start_min {
+                        let before = self.start_min;
+                        let what = format!("the start of {key:?} went back: {before}, {start}");
+                        scene.checker.fail(what);
+                    }
+                    Step::End { start }
+                }
                 None => return self.go_on(),
             },
             Step::End { start } => match listed(scene, key, answer) {
                 Some(end) => {
-                    scene.checker.on_ends(key, start, end);
+                    scene.checker.on_end(key, end);
                     Step::Read { next: start, end }
                 }
                 None => return self.go_on(),

@@ -154,7 +154,7 @@ impl Consumer {
                 self.positions.insert(*partition, position);
             }
             let has = matches!(&part.records, Records::Bytes(bytes) if !bytes.is_empty());
-            if empty && has && read.next.is_none() {
+            if has && read.next.is_none() {
                 let what = format!("the first batch of {key:?} is cut off: {asked:?}");
                 scene.checker.fail(what);
             }

@@ -1,6 +1,7 @@
 //! Producers. An idempotent one sends up to five requests ahead with sequences, and sends again
-//! what was not acknowledged when its connection breaks, in the order of the first time; a plain
-//! one never sends again, so that nothing it sends may be there twice.
+//! what was not acknowledged when its connection breaks, in the order of the first time, sometimes
+//! with acks=all what had acks=1; a plain one never sends again, so that nothing it sends may be
+//! there twice.
 
 use super::link::{Heard, Link};
 use super::{Client, Scene};
@@ -55,6 +56,7 @@ struct Part {
 #[derive(Clone, Debug)]
 struct Unacked {
     version: i16,
+    acks: i16,
     parts: Vec<Part>,
 }
 
@@ -64,6 +66,8 @@ pub struct Producer {
     link: Link,
     prng: Prng,
     producer_id: Option<i64>,
+    /// Power cuts before it was asked for.
+    power_cuts: u64,
     asked_for_id: bool,
     sequences: BTreeMap<PartitionKey, i32>,
     next_number: u64,
@@ -87,6 +91,7 @@ impl Producer {
             link,
             prng: Prng::new(seed),
             producer_id: None,
+            power_cuts: 0,
             asked_for_id: false,
             sequences: BTreeMap::new(),
             next_number: 0,
@@ -103,10 +108,25 @@ impl Producer {
     fn on_broken(&mut self) {
         self.in_flight = 0;
         self.asked_for_id = false;
-        self.session += 1;
         if !self.plan.idempotent {
+            self.session += 1;
             self.unacked.clear();
         }
+        if self.prng.percent(50) {
+            for unacked in &mut self.unacked {
+                unacked.acks = -1;
+            }
+        }
+    }
+
+    /// Goes on as a new producer: a power cut has taken what this one was told is there.
+    fn begin_anew(&mut self, scene: &mut Scene<'_>) {
+        self.link.hang_up(scene);
+        self.on_broken();
+        self.session += 1;
+        self.unacked.clear();
+        self.sequences.clear();
+        self.producer_id = None;
     }
 
     fn on_answer(&mut self, scene: &mut Scene<'_>, answer: super::link::Answer) {
@@ -132,14 +152,18 @@ impl Producer {
             let partition = |p| (topic.topic_id, &topic.name, p);
             topic.partition_responses.iter().map(partition)
         });
-        let mut failed = false;
+        let (mut failed, mut forgotten) = (false, false);
         for part in &unacked.parts {
             match answers.next() {
                 Some((id, _, answer)) if fits(unacked.version, part, id, answer) => {
-                    failed |= !self.on_part(scene, part, answer);
+                    forgotten |= self.is_forgotten(scene, answer.error_code);
+                    failed |= !self.on_part(scene, part, unacked.acks, answer);
                 }
                 other => scene.checker.fail(format!("{other:?} answers {part:?}")),
             }
+        }
+        if forgotten {
+            return self.begin_anew(scene);
         }
         if failed && self.plan.idempotent {
             // What follows cannot be taken before this: everything is sent again, in order.
@@ -150,22 +174,40 @@ impl Producer {
         }
     }
 
-    /// Takes the answer for one batch; false if it was refused.
+    /// What these acks promise in this producer's topics.
+    fn promised(&self, scene: &Scene<'_>, acks: i16) -> i16 {
+        match scene.checker.write_caching && self.plan.topic != SOLID {
+            true => acks.abs(),
+            false => acks,
+        }
+    }
+
+    /// True if the broker lacks batches of this producer that a power cut may have taken.
+    fn is_forgotten(&self, scene: &Scene<'_>, error: ErrorCode) -> bool {
+        let may_lack = self.promised(scene, self.plan.acks) != -1;
+        let cut = scene.checker.power_cuts > self.power_cuts;
+        error == ErrorCode::OutOfOrderSequenceNumber && may_lack && cut
+    }
+
+    /// Takes the answer for one batch, sent with these acks; false if it was refused.
     fn on_part(
         &mut self,
         scene: &mut Scene<'_>,
         part: &Part,
+        acks: i16,
         answer: &PartitionProduceResponse,
     ) -> bool {
         let now = scene.world.now;
         match answer.error_code {
             ErrorCode::None => {
+                let acks = self.promised(scene, acks);
                 for (offset, id) in (answer.base_offset..).zip(&part.ids) {
-                    scene.checker.on_acked(now, *id, offset);
+                    scene.checker.on_acked(now, *id, offset, acks);
                 }
                 true
             }
             ErrorCode::KafkaStorageError if scene.world.faults.disk_may_fail => false,
+            error if self.is_forgotten(scene, error) => false,
             // Whatever is wrong with a topic that is deleted under the request.
             _ if scene.checker.is_deleted(part.key.topic) => false,
             error => {
@@ -179,7 +221,12 @@ impl Producer {
 
     fn produce(&mut self, scene: &mut Scene<'_>) {
         let now = scene.world.now;
-        if !scene.quiet && self.in_flight > 0 && self.prng.below(400) == 0 {
+        // What acks=1 has written is at stake only for a while: it is sent again more often.
+        let patience = match self.plan.idempotent && self.plan.acks == 1 {
+            true => 60,
+            false => 400,
+        };
+        if !scene.quiet && self.in_flight > 0 && self.prng.below(patience) == 0 {
             // The client has lost its patience; what it sent may still arrive.
             self.link.hang_up(scene);
             return self.on_broken();
@@ -187,6 +234,7 @@ impl Producer {
         if self.plan.idempotent && self.producer_id.is_none() {
             if !self.asked_for_id {
                 self.asked_for_id = true;
+                self.power_cuts = scene.checker.power_cuts;
                 let version = self.prng.below(6) as i16;
                 let request = InitProducerIdRequest {
                     transactional_id: None,
@@ -240,7 +288,12 @@ impl Producer {
                 }
             }
         }
-        self.unacked.push_back(Unacked { version, parts });
+        let acks = self.plan.acks;
+        self.unacked.push_back(Unacked {
+            version,
+            acks,
+            parts,
+        });
     }
 
     fn create_part(&mut self, scene: &mut Scene<'_>, key: PartitionKey, version: i16) -> Part {
@@ -258,15 +311,10 @@ impl Producer {
         };
         let count = 1 + self.prng.below(6);
         let timestamp = scene.world.clocks().wall_ms;
-        let session = if self.plan.idempotent {
-            0
-        } else {
-            self.session
-        };
         let sent = Sent {
             partition: key,
-            acks: self.plan.acks,
-            session,
+            acks: self.promised(scene, self.plan.acks),
+            session: self.session,
             timestamp,
         };
         let producer = self.plan.number;
@@ -288,7 +336,11 @@ impl Producer {
     }
 
     fn send(&mut self, scene: &mut Scene<'_>, at: usize) {
-        let Unacked { version, parts } = &self.unacked[at];
+        let Unacked {
+            version,
+            acks,
+            parts,
+        } = &self.unacked[at];
         let by_id = *version >= TOPIC_ID_FROM;
         let data = |part: &Part| PartitionProduceData {
             index: part.key.partition,
@@ -304,7 +356,7 @@ impl Producer {
             partition_data: parts.iter().map(data).collect(),
         };
         let request = ProduceRequest {
-            acks: self.plan.acks,
+            acks: *acks,
             timeout_ms: 30_000,
             topic_data: Few::from([topic]),
             ..ProduceRequest::default()
