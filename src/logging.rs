@@ -50,6 +50,8 @@ where
     let filter = EnvFilter::new(&logging.level);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // Where a line cannot be written it would be said on stderr, which may be what is gone.
+        .log_internal_errors(false)
         .with_writer(writer);
     let installed = match logging.format {
         LogFormat::Text => lines.with_ansi(colours).try_init(),

@@ -1,5 +1,5 @@
-//! A broker as a set of threads: one pinned thread per shard, and nothing else. Starting takes the
-//! data directory, binds the listener, lets every shard open its partitions and returns when all
+//! A broker as a set of threads: one pinned thread per shard, and nothing else. Starting binds the
+//! listener, takes the data directory, lets every shard open its partitions and returns when all
 //! serve; stopping drains connections, closes the logs and marks the stop as clean.
 
 use crate::admin::{self, Admin, Observed};
@@ -97,11 +97,12 @@ impl Server {
     /// Starts a broker and waits until it serves. The errors are whole sentences.
     pub fn start(config: &Config) -> io::Result<Self> {
         let backend = choose_backend(config)?;
+        // Before the directory is taken: a busy port must not cost the mark of a clean stop.
+        let mut listeners = bind_all(config)?;
         let admin = config.admin_listen.map(admin::bind).transpose()?;
         let descriptors = Descriptors::new(open_files_limit(), config.shards.cpus.len());
         let dir = OwnedDir::take(&config.data_dir, config.node_id)?;
         let cpus = &config.shards.cpus;
-        let mut listeners = bind_all(config)?;
         let addresses: Vec<_> = listeners
             .iter()
             .flatten()

@@ -223,12 +223,19 @@ impl ShardState {
         });
     }
 
-    /// When the next timer of a machine is due.
+    /// When the next timer of a machine that may decide is due.
     pub fn next_deadline(&self) -> Option<Mono> {
         self.coordinators
-            .values()
-            .filter_map(Coordinator::next_deadline)
+            .iter()
+            .filter(|(key, _)| self.takes_decisions(**key))
+            .filter_map(|(_, coordinator)| coordinator.next_deadline())
             .min()
+    }
+
+    /// True if the log of a machine takes what it decides; else the machine waits.
+    pub fn takes_decisions(&self, key: PartitionKey) -> bool {
+        let partition = self.partitions.get(&key);
+        partition.is_some_and(|partition| partition.log.takes_decisions())
     }
 }
 

@@ -46,7 +46,7 @@ pub fn serve(args: &BrokerArgs) -> Result<(), Failure> {
     let broker = InProcess::listen(args)?;
     let mut out = std::io::stdout();
     let told = writeln!(out, "{}", broker.bootstrap()).and_then(|()| out.flush());
-    told.map_err(|error| Failure::Broker(format!("nobody listens to the broker: {error}")))?;
+    told.map_err(|error| Failure::Reason(format!("nobody listens to the broker: {error}")))?;
     // What is written to it does not matter.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     broker.stop()
@@ -108,7 +108,7 @@ impl Beside {
     pub fn crash(&self) -> Result<(), Failure> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let killed = running.child.kill().and_then(|()| running.child.wait());
-        killed.map_err(|error| Failure::Broker(format!("the broker cannot be killed: {error}")))?;
+        killed.map_err(|error| Failure::Reason(format!("the broker cannot be killed: {error}")))?;
         running.child = spawn(&running.args)?.0;
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Beside {
 /// The process, once it listens, and where.
 fn spawn(args: &BrokerArgs) -> Result<(Child, String), Failure> {
     let failed = |error: std::io::Error| {
-        Failure::Broker(format!("the broker's process does not start: {error}"))
+        Failure::Reason(format!("the broker's process does not start: {error}"))
     };
     let program = std::env::current_exe().map_err(failed)?;
     let mut command = Command::new(program);
@@ -140,7 +140,7 @@ fn spawn(args: &BrokerArgs) -> Result<(Child, String), Failure> {
     BufReader::new(out).read_line(&mut line).map_err(failed)?;
     if line.trim().is_empty() {
         let _ = child.wait();
-        return Err(Failure::Broker(
+        return Err(Failure::Reason(
             "the broker's process ended before it listened".to_owned(),
         ));
     }
@@ -157,8 +157,7 @@ impl InProcess {
     /// Starts a broker with its data in `data_dir`, on any port.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for settings it refuses, [`Failure::Broker`] if it cannot start; both in
-    /// its own words.
+    /// If it refuses the settings or cannot start, in its own words.
     pub fn start(
         data_dir: &Path,
         cores: Option<&str>,
@@ -190,8 +189,8 @@ impl InProcess {
         };
         // The environment configures `forebay serve`, not a sale.
         let config =
-            Config::from_sources(&args, []).map_err(|error| Failure::Usage(error.to_string()))?;
-        let server = Server::start(&config).map_err(|error| Failure::Broker(error.to_string()))?;
+            Config::from_sources(&args, []).map_err(|error| Failure::Reason(error.to_string()))?;
+        let server = Server::start(&config).map_err(|error| Failure::Reason(error.to_string()))?;
         Ok(Self {
             server,
             data_dir: broker.data_dir.clone(),
@@ -215,6 +214,6 @@ impl InProcess {
     pub fn stop(self) -> Result<(), Failure> {
         self.server
             .stop()
-            .map_err(|error| Failure::Broker(error.to_string()))
+            .map_err(|error| Failure::Reason(error.to_string()))
     }
 }

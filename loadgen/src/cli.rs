@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::bench::Bench;
@@ -14,6 +15,13 @@ use crate::promise::{Delivery, Idempotency, Workers};
 use crate::soak::Soak;
 use crate::store::Place;
 use crate::transport::ClientIo;
+
+/// What one process can plan and hold, with room to spare.
+const ORDERS_MAX: u64 = 100_000_000;
+const PARTITIONS_MAX: u64 = 10_000;
+const WORKERS_MAX: u64 = 10_000;
+/// Times beyond this are mistakes.
+const TIME_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Load generator for Kafka-compatible brokers.
 #[derive(Debug, Parser)]
@@ -72,7 +80,7 @@ pub struct FlashSale {
     pub bootstrap: Option<String>,
 
     /// Orders to send [default: 500000 in 60 s, in proportion for another --window]
-    #[arg(long)]
+    #[arg(long, value_parser = at_most::<u64>(ORDERS_MAX))]
     pub orders: Option<u64>,
 
     /// Time over which they are sent, evenly [default: 60s]
@@ -80,7 +88,7 @@ pub struct FlashSale {
     pub window: Option<Duration>,
 
     /// Partitions of the topic [default: 10]
-    #[arg(long)]
+    #[arg(long, value_parser = at_most::<usize>(PARTITIONS_MAX))]
     pub partitions: Option<usize>,
 
     /// Which orders of a partition are written at once: pool takes any, ordered one after the
@@ -89,7 +97,7 @@ pub struct FlashSale {
     pub workers: Workers,
 
     /// Concurrent writes per partition [default: 50, with --workers ordered 1]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = at_most::<usize>(WORKERS_MAX))]
     pub workers_per_partition: Option<usize>,
 
     /// When an offset is committed: before the order is written, after, or in the database in the
@@ -107,7 +115,7 @@ pub struct FlashSale {
     pub members: Option<usize>,
 
     /// Most orders the group holds, over all partitions; full partitions are paused
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = at_most::<usize>(ORDERS_MAX))]
     pub buffer: usize,
 
     /// Writes per second of the modelled production database; "none" for no model: then the
@@ -204,7 +212,8 @@ pub struct IncidentArgs {
     #[arg(long, value_name = "SHARE", value_parser = incidents::share)]
     pub poison: Option<f64>,
 
-    /// Share of the orders that one user places, for instance 30%
+    /// Share of the orders that one user places, for instance 0.2%: they are written one after the
+    /// other, so many make the sale long
     #[arg(long, value_name = "SHARE", value_parser = incidents::share)]
     pub hot_key: Option<f64>,
 }
@@ -257,7 +266,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         _ => return Err(refused()),
     };
-    Duration::try_from_secs_f64(number * factor).map_err(|_| refused())
+    let time = Duration::try_from_secs_f64(number * factor).ok();
+    time.filter(|time| *time <= TIME_MAX).ok_or_else(refused)
+}
+
+fn at_most<T: TryFrom<u64>>(most: u64) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(..=most)
 }
 
 /// "5000" or "none".
@@ -302,9 +316,28 @@ mod tests {
             "",
             "1e400s",
             "999999999999999999999s",
+            "18000000000000000000s",
+            "43201m",
         ] {
             assert!(duration(wrong).unwrap_err().contains("60s"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn sizes_beyond_any_machine_are_refused() {
+        for [flag, size] in [
+            ["--orders", "18446744073709551615"],
+            ["--workers-per-partition", "4611686018427387904"],
+            ["--partitions", "4611686018427387904"],
+            ["--buffer", "18446744073709551615"],
+            ["--db-down", "18e18s@18e18s"],
+            ["--db-down", "18000000000000000000s@18000000000000000000s"],
+            ["--db-slow", "50%@1s..10000000000s"],
+        ] {
+            let refused = parse(["flash-sale", flag, size]).unwrap_err().to_string();
+            assert!(refused.contains(flag), "{refused}");
+        }
+        assert!(parse(["flash-sale", "--orders", "5000000", "--buffer", "100000"]).is_ok());
     }
 
     #[test]

@@ -391,7 +391,7 @@ impl Cluster {
                 .find(|each| each.error_code.is_error())
             {
                 let message = refused.error_message.as_deref().unwrap_or_default();
-                return Err(Failure::Broker(format!(
+                return Err(Failure::Reason(format!(
                     "the broker does not take {name}={value}: {} {message}",
                     refused.error_code
                 )));
@@ -403,11 +403,11 @@ impl Cluster {
 
 /// In the client's own words.
 fn broker(error: ClientError) -> Failure {
-    Failure::Broker(error.to_string())
+    Failure::Reason(error.to_string())
 }
 
 fn unusable(name: &str, why: &str) -> Failure {
-    Failure::Broker(format!("the topic {name} {why}"))
+    Failure::Reason(format!("the topic {name} {why}"))
 }
 
 /// What a topic that was just created may answer for a while.
@@ -429,7 +429,7 @@ fn version<R: Request>(theirs: &BTreeMap<i16, (i16, i16)>) -> Result<i16, Failur
         (version >= *ours.start() && version >= *first).then_some(version)
     });
     common.ok_or_else(|| {
-        Failure::Broker(format!(
+        Failure::Reason(format!(
             "the broker has no version of {} in common with this tool: use Kafka 2.1 or later",
             <R as Message>::NAME
         ))

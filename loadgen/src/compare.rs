@@ -1,5 +1,6 @@
 //! Two runs side by side, from the documents that `--json` wrote.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -17,15 +18,14 @@ const FIGURES: &[(&str, &str, f64, &str)] = &[
     ("delivered again", "/counts/redelivered", 1.0, ""),
     ("broker CPU", "/broker/cpu_s", 1.0, " s"),
 ];
-/// What is compared as it stands.
-const WORDS: &[(&str, &str)] = &[
-    ("workers", "/settings/workers"),
-    ("delivery", "/settings/delivery"),
-    ("idempotency", "/settings/idempotency"),
-    ("client", "/client_io"),
-    ("orders", "/settings/sale/orders"),
-    ("partitions", "/settings/sale/partitions"),
-    ("modelled writes per second", "/settings/db_writes_per_s"),
+/// Settings that differ from run to run without making another sale of it; and incidents are those
+/// of the run, as a sale that is resumed goes without.
+const NOT_COMPARED: [&str; 5] = [
+    "settings sale topic",
+    "settings sale group",
+    "settings sale incidents",
+    "settings json",
+    "settings report",
 ];
 
 /// The comparison of the documents at these paths, in plain text.
@@ -35,18 +35,21 @@ const WORDS: &[(&str, &str)] = &[
 pub fn text(one: &Path, other: &Path) -> Result<String, Failure> {
     let documents = [read(one)?, read(other)?];
     let mut rows = vec![("verdict".to_owned(), documents.each_ref().map(verdict))];
-    let word = |document: &Value, place| match document.pointer(place) {
-        Some(Value::String(word)) => word.clone(),
-        Some(value) if !value.is_null() => value.to_string(),
-        _ => "-".to_owned(),
-    };
-    for (name, place) in WORDS {
-        let seen = documents.each_ref().map(|document| word(document, place));
-        rows.push(((*name).to_owned(), seen));
+    let settings = documents.each_ref().map(|document| {
+        let mut found = BTreeMap::new();
+        flatten("client", &document["client_io"], &mut found);
+        flatten("settings", &document["settings"], &mut found);
+        found
+    });
+    let [one_settings, other_settings] = &settings;
+    let names: BTreeSet<&String> = one_settings.keys().chain(other_settings.keys()).collect();
+    for name in names {
+        let value = |found: &BTreeMap<String, String>| found.get(name).cloned();
+        let seen = settings
+            .each_ref()
+            .map(|found| value(found).unwrap_or("-".to_owned()));
+        rows.push((name.clone(), seen));
     }
-    rows.push(("window".to_owned(), documents.each_ref().map(window)));
-    let incidents = documents.each_ref().map(incidents);
-    rows.push(("what goes wrong".to_owned(), incidents));
     for name in checks(&documents) {
         let seen = documents.each_ref().map(|document| check(document, &name));
         rows.push((name, seen));
@@ -68,7 +71,7 @@ pub fn text(one: &Path, other: &Path) -> Result<String, Failure> {
 }
 
 fn read(path: &Path) -> Result<Value, Failure> {
-    let refuse = |why: String| Failure::Usage(format!("cannot compare {}: {why}", path.display()));
+    let refuse = |why: String| Failure::Reason(format!("cannot compare {}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| refuse(error.to_string()))?;
     let document: Value = serde_json::from_str(&text).map_err(|error| refuse(error.to_string()))?;
     match document["scenario"].as_str() {
@@ -86,24 +89,24 @@ fn verdict(document: &Value) -> String {
     word.to_owned()
 }
 
-fn window(document: &Value) -> String {
-    let part = |name| document["settings"]["sale"]["window"][name].as_f64();
-    match (part("secs"), part("nanos")) {
-        (Some(secs), Some(nanos)) => format!("{} s", rounded(secs + nanos / 1e9)),
-        _ => "-".to_owned(),
-    }
-}
-
-/// The incidents that were asked for, by name.
-fn incidents(document: &Value) -> String {
-    let all = document["settings"]["incidents"].as_object();
-    let asked = all.into_iter().flatten();
-    let asked = asked.filter(|(_, value)| !value.is_null() && **value != 0.0);
-    let names: Vec<_> = asked.map(|(name, _)| name.replace('_', "-")).collect();
-    match names.is_empty() {
-        true => "nothing".to_owned(),
-        false => names.join(", "),
-    }
+/// All settings that are there, each with its path in words.
+fn flatten(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    let time = |part| value.get(part).and_then(Value::as_f64);
+    let shown = match (value, time("secs"), time("nanos")) {
+        _ if NOT_COMPARED.contains(&path) => return,
+        (Value::Null, ..) => return,
+        (_, Some(secs), Some(nanos)) => format!("{} s", rounded(secs + nanos / 1e9)),
+        (Value::Object(members), ..) => {
+            for (name, member) in members {
+                let name = name.replace('_', " ");
+                flatten(&format!("{path} {name}"), member, found);
+            }
+            return;
+        }
+        (Value::String(text), ..) => text.clone(),
+        (other, ..) => other.to_string(),
+    };
+    found.insert(path.to_owned(), shown);
 }
 
 /// The names of the checks of both, in the sequence of the first that has them.
@@ -146,6 +149,7 @@ mod tests {
     use crate::json;
     use crate::report::tests::measured;
     use crate::verdict::judge;
+    use std::time::Duration;
 
     #[test]
     fn two_runs_stand_side_by_side_and_what_differs_is_marked() {
@@ -155,6 +159,9 @@ mod tests {
         json::write(&one, &measured, Some(&judge(&measured.facts))).unwrap();
         measured.facts.audit.rows += 1;
         measured.settings.incidents.poison = 0.01;
+        measured.settings.members = 5;
+        measured.settings.db_latency = Duration::from_millis(250);
+        measured.settings.sale.topic = "another".to_owned();
         json::write(&other, &measured, Some(&judge(&measured.facts))).unwrap();
         let text = text(&one, &other).unwrap();
         let line = |name: &str| {
@@ -164,10 +171,19 @@ mod tests {
         assert_eq!(line("verdict"), ["*", "verdict", "PASS", "FAIL"]);
         assert_eq!(line("duplicates"), ["*", "duplicates", "0", "1", "(FAIL)"]);
         assert_eq!(line("lost"), ["lost", "0", "0"]);
-        assert_eq!(line("window"), ["window", "60", "s", "60", "s"]);
         assert_eq!(
-            line("what goes wrong")[..],
-            ["*", "what", "goes", "wrong", "nothing", "poison"]
+            line("settings sale window"),
+            ["settings", "sale", "window", "60", "s", "60", "s"]
+        );
+        assert_eq!(
+            line("settings members"),
+            ["*", "settings", "members", "10", "5"]
+        );
+        assert_eq!(line("settings db latency")[4..], ["0.10", "s", "0.25", "s"]);
+        assert!(!text.contains("another"), "{text}");
+        assert_eq!(
+            line("settings incidents poison")[..],
+            ["*", "settings", "incidents", "poison", "0.0", "0.01"]
         );
         let mut names: Vec<_> = text.lines().map(|line| &line[2..34]).collect();
         names.sort_unstable();

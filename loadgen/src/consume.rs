@@ -127,17 +127,23 @@ pub async fn consume<F: Feed, S: Sink>(
     commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut committed = BTreeMap::new();
     tokio::pin!(dies);
-    loop {
-        tokio::select! {
-            event = feed.next() => group.handle(member, &mut feed, event?).await?,
-            () = &mut dies => {
-                group.died(member);
-                return Ok(());
+    let work = async {
+        loop {
+            tokio::select! {
+                event = feed.next() => group.handle(member, &mut feed, event?).await?,
+                () = &mut dies => {
+                    group.died(member);
+                    return Ok(());
+                }
+                () = group.room.notified() => group.resume(member, &mut feed),
+                _ = commits.tick() => group.commit(member, &mut feed, &mut committed).await,
             }
-            () = group.room.notified() => group.resume(member, &mut feed),
-            _ = commits.tick() => group.commit(member, &mut feed, &mut committed).await,
-            () = over.wait() => break,
         }
+    };
+    // A broker that does not answer keeps no member when the sale is over.
+    tokio::select! {
+        ended = work => return ended,
+        () = over.wait() => {}
     }
     let leave = async {
         group.commit(member, &mut feed, &mut committed).await;
@@ -334,7 +340,7 @@ fn read(partition: i32, record: Record, refuses: bool) -> Result<Received, Failu
             }),
             order,
         }),
-        None => Err(Failure::Broker(format!(
+        None => Err(Failure::Reason(format!(
             "partition {partition} of the topic holds no order of the sale at offset {}: \
              give the sale a topic of its own",
             record.offset

@@ -3,8 +3,11 @@
 //! the workers that have work, none getting more than it can write. All rates are constant between
 //! the moments at which something changes, so the course is exact. No clock, no IO.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
+use crate::incidents::Span;
 use crate::model::Load;
 
 /// Backlogs and times below this are rounding.
@@ -17,6 +20,8 @@ pub struct Point {
     pub at_s: f64,
     /// Orders sent and not taken up by the database.
     pub backlog: f64,
+    /// Orders that it has taken up since the start.
+    pub taken: f64,
 }
 
 /// The whole course.
@@ -28,6 +33,18 @@ pub struct Course {
     pub peak: Point,
     /// When the last order has been taken up; infinite if that never happens.
     pub ended_at_s: f64,
+}
+
+impl Course {
+    /// Orders that the database takes up in a span whose ends are among the points.
+    pub fn taken_in(&self, span: Span) -> f64 {
+        let until = |at: Duration| {
+            let before = |point: &&Point| point.at_s <= at.as_secs_f64() + NOTHING;
+            let last = self.points.iter().rev().find(before);
+            last.map_or(0.0, |point| point.taken)
+        };
+        until(span.to) - until(span.from)
+    }
 }
 
 /// A partition in the arithmetic.
@@ -47,7 +64,7 @@ struct Queue {
 pub fn course(load: &Load) -> Course {
     let mut queues = queues(load);
     let edges = edges(load, &queues);
-    let mut at_s = 0.0;
+    let (mut at_s, mut taken) = (0.0, 0.0);
     let mut points = vec![Point::default()];
     loop {
         let edge = edges.iter().copied().find(|edge| *edge > at_s + NOTHING);
@@ -60,6 +77,8 @@ pub fn course(load: &Load) -> Course {
         if until.is_infinite() {
             break;
         }
+        let growth: f64 = growths.iter().sum();
+        taken += (load.offered_per_s(at_s + NOTHING) - growth) * (until - at_s);
         for (queue, growth) in queues.iter_mut().zip(&growths) {
             queue.backlog += growth * (until - at_s);
             if queue.backlog < NOTHING {
@@ -68,7 +87,11 @@ pub fn course(load: &Load) -> Course {
         }
         at_s = until;
         let backlog = queues.iter().map(|queue| queue.backlog).sum();
-        points.push(Point { at_s, backlog });
+        points.push(Point {
+            at_s,
+            backlog,
+            taken,
+        });
     }
     let higher = |best: Point, point: &Point| match point.backlog > best.backlog + NOTHING {
         true => *point,
@@ -76,17 +99,16 @@ pub fn course(load: &Load) -> Course {
     };
     let peak = points.iter().fold(Point::default(), higher);
     let emptied = points.iter().rposition(|point| point.backlog > 0.0);
-    let window_s = load.window.as_secs_f64();
-    let ended_at_s = match emptied {
+    let emptied_at_s = match emptied {
         Some(last) => points
             .get(last + 1)
             .map_or(f64::INFINITY, |point| point.at_s),
-        None => window_s,
+        None => 0.0,
     };
     Course {
         points,
         peak,
-        ended_at_s: ended_at_s.max(window_s),
+        ended_at_s: emptied_at_s.max(load.last_sent_at_s()),
     }
 }
 
@@ -221,6 +243,27 @@ mod tests {
         });
         near(course(&load).peak.backlog, 200_000.0);
         near(course(&load).ended_at_s, 105.0);
+    }
+
+    #[test]
+    fn a_slow_database_takes_its_share_as_long_as_there_is_something_to_take() {
+        let taken = |span, spoil: fn(&mut Load)| {
+            let mut load = sale(60);
+            load.incidents.db_slow = Some(Factor { factor: 0.5, span });
+            spoil(&mut load);
+            course(&load).taken_in(span)
+        };
+        near(taken(span(20, 40), |_| {}), 50_000.0);
+        near(taken(span(0, 20), |_| {}), 50_000.0);
+        // All that is left after 50 s of 5,000/s.
+        near(taken(span(50, 200), |_| {}), 250_000.0);
+        let down = |load: &mut Load| load.incidents.db_down = Some(span(25, 35));
+        near(taken(span(20, 40), down), 25_000.0);
+        // 25 workers write 2,500/s in any case, 20 of them less.
+        near(taken(span(20, 40), |load| load.workers = 25), 50_000.0);
+        near(taken(span(20, 40), |load| load.workers = 20), 40_000.0);
+        let poison = |load: &mut Load| load.incidents.poison = 0.01;
+        near(taken(span(20, 40), poison), 50_000.0 / 1.03);
     }
 
     #[test]

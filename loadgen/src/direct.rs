@@ -49,6 +49,8 @@ pub struct DirectEnded {
     pub seconds: Vec<DirectSecond>,
     /// The rows.
     pub store: Store,
+    /// The user stopped it before the end.
+    pub interrupted: bool,
 }
 
 /// Requests on their way into the database.
@@ -72,10 +74,10 @@ struct DirectCounts {
     answers: hdrhistogram::Histogram<u64>,
 }
 
-/// Runs the load until every request was written or gave up. `observe` gets each second.
+/// Runs the load until every request was written or gave up, or `stop` resolves. `observe` gets each second.
 ///
 /// # Errors
-/// If the database fails, or `stop` resolves: there is nothing to report then.
+/// If the database fails.
 pub async fn run<S: Sink>(
     mut orders: Orders,
     shape: &Shape,
@@ -86,13 +88,17 @@ pub async fn run<S: Sink>(
     let mut shop = Shop::open(shape, sink);
     let mut seconds = Vec::new();
     let mut before = (0, 0, 0);
+    let mut interrupted = false;
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::pin!(stop);
     while orders.next_due().is_some() || shop.is_open() {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = &mut stop => return Err(Failure::Interrupted),
+            () = &mut stop => {
+                interrupted = true;
+                break;
+            }
         }
         let now = shop.clock.now();
         let sale_time = now.saturating_sub(shop.started);
@@ -126,6 +132,7 @@ pub async fn run<S: Sink>(
         answers: ended.answers,
         seconds,
         store: sink.close()?,
+        interrupted,
     })
 }
 
@@ -210,6 +217,10 @@ mod tests {
     use crate::sale::memory::InlineSink;
 
     fn sell(orders: u64) -> DirectEnded {
+        until(orders, std::future::pending())
+    }
+
+    fn until(orders: u64, stop: impl Future<Output = ()>) -> DirectEnded {
         let limits = Limits {
             workers: 50,
             by_key: true,
@@ -232,9 +243,8 @@ mod tests {
         let orders = Orders::new(1, orders, Duration::from_secs(6), 10);
         let store = Store::memory();
         let sink = InlineSink::new(store, Box::new(|_| {}));
-        let never = std::future::pending();
         runtime
-            .block_on(run(orders, &shape, sink, never, &mut |_| {}))
+            .block_on(run(orders, &shape, sink, stop, &mut |_| {}))
             .unwrap()
     }
 
@@ -262,6 +272,16 @@ mod tests {
         );
         let requested: u64 = ended.seconds.iter().map(|second| second.requested).sum();
         assert!(requested <= 50_000 && requested > 49_000);
+    }
+
+    #[test]
+    fn a_load_that_is_stopped_comes_with_what_there_is() {
+        let ended = until(50_000, async {
+            tokio::time::sleep(Duration::from_secs(3)).await
+        });
+        assert!(ended.interrupted && ended.seconds.len() >= 2);
+        assert!((24_000..26_000).contains(&ended.requested));
+        assert!(ended.timed_out > 0 && !ended.answers.is_empty());
     }
 
     #[test]

@@ -13,9 +13,10 @@ use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::dead_letter::Letter;
+use crate::earlier::Earlier;
 use crate::failure::Failure;
 use crate::governor::{Governor, Write};
-use crate::incidents::Incidents;
+use crate::incidents::{Factor, Incidents};
 use crate::lane::{Finished, Lane, Limits, Received, Seq};
 use crate::retry::{ATTEMPTS_MAX, backoff};
 use crate::seen::Seen;
@@ -48,7 +49,9 @@ pub struct Ticket {
 pub struct Counts {
     /// Handed to the producer.
     pub sent: u64,
-    /// How many of them can never be applied.
+    /// How many of them were handed over in the burst.
+    pub sent_in_burst: u64,
+    /// How many of them the handler refuses, or had refused when the sale was resumed.
     pub poison: u64,
     /// Acknowledged by the broker.
     pub acked: u64,
@@ -76,6 +79,8 @@ pub struct Counts {
     pub pauses: u64,
     /// Assignments that changed after the start of the sale.
     pub rebalances: u64,
+    /// Times the broker was killed and came back.
+    pub broker_restarts: u64,
     /// Most orders the group held at once.
     pub buffer_max: usize,
 }
@@ -196,14 +201,17 @@ impl<S: Sink> Engine<S> {
         &self.counts
     }
 
-    /// What an earlier run of the same sale had achieved: `logged` orders of each partition were in
-    /// the broker's log and `written` rows in the database.
-    pub fn inherit(&mut self, logged: &BTreeMap<i32, u64>, written: &BTreeMap<i32, i64>) {
-        for (partition, count) in logged {
+    /// What an earlier run of the same sale had achieved in the broker, and how many orders of each
+    /// partition it had `written`.
+    pub fn inherit(&mut self, earlier: &Earlier, written: &BTreeMap<i32, i64>) {
+        for (partition, count) in &earlier.records {
             self.flow(*partition).acked += count;
-            self.counts.sent += count;
-            self.counts.acked += count;
         }
+        let sent: u64 = earlier.sent().values().sum();
+        self.counts.sent += sent;
+        self.counts.acked += sent;
+        self.counts.replayed += earlier.replayed.values().sum::<u64>();
+        self.counts.poison += earlier.buried;
         for (partition, next_offset) in written {
             let count = u64::try_from(*next_offset).unwrap_or(0);
             self.flow(*partition).taken += count;
@@ -216,7 +224,9 @@ impl<S: Sink> Engine<S> {
     /// An order was handed to the producer.
     pub fn sent(&mut self, is_poison: bool) {
         self.counts.sent += 1;
-        self.counts.poison += u64::from(is_poison);
+        self.counts.poison += u64::from(is_poison && self.incidents.poison > 0.0);
+        let in_burst = |burst: Factor| burst.span.contains(self.sale_time());
+        self.counts.sent_in_burst += u64::from(self.incidents.burst.is_some_and(in_burst));
     }
 
     /// An order was acknowledged that should have been sent at `due`, counted from the start.
@@ -248,19 +258,18 @@ impl<S: Sink> Engine<S> {
         }
     }
 
+    /// The broker was killed and listens again.
+    pub fn broker_restarted(&mut self) {
+        self.counts.broker_restarts += 1;
+        self.note("the broker is back");
+    }
+
     /// Something happens now.
     pub fn note(&mut self, what: &str) {
         self.events.push(Event {
             at_s: self.sale_time().as_secs_f64(),
             what: what.to_owned(),
         });
-    }
-
-    /// So many records of the log are no orders of their own: dead letters that were sent back.
-    pub fn replayed(&mut self, records: u64) {
-        self.counts.replayed += records;
-        self.counts.sent -= records;
-        self.counts.acked -= records;
     }
 
     /// Every order was sent, and acknowledged or given up.
@@ -336,7 +345,8 @@ impl<S: Sink> Engine<S> {
             .incidents
             .db_slow
             .filter(|slow| slow.span.contains(self.sale_time()));
-        self.governor.set_pace(pace.map_or(1.0, |slow| slow.factor));
+        let pace = pace.map_or(1.0, |slow| slow.factor);
+        self.governor.set_pace(pace, now);
         while let Some(again) = self
             .retries
             .first_entry()

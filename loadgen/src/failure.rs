@@ -5,12 +5,8 @@ use std::fmt;
 /// What kept the sale from being judged.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Failure {
-    /// The arguments are missing something or contradict each other.
-    Usage(String),
-    /// The broker cannot be reached or refuses what the sale needs.
-    Broker(String),
-    /// The real database or another local file cannot be used.
-    Database(String),
+    /// The arguments contradict each other, or broker, database or a file cannot be used.
+    Reason(String),
     /// The user stopped the run.
     Interrupted,
 }
@@ -19,7 +15,7 @@ impl Failure {
     /// The process's exit code: 2 for what the user can fix, 130 after Ctrl-C.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::Usage(_) | Failure::Broker(_) | Failure::Database(_) => 2,
+            Failure::Reason(_) => 2,
             Failure::Interrupted => 130,
         }
     }
@@ -28,7 +24,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(why) | Failure::Broker(why) | Failure::Database(why) => f.write_str(why),
+            Failure::Reason(why) => f.write_str(why),
             Failure::Interrupted => f.write_str("stopped before the end: this is no verdict"),
         }
     }
@@ -38,6 +34,6 @@ impl std::error::Error for Failure {}
 
 impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
-        Failure::Database(format!("the database failed: {error}"))
+        Failure::Reason(format!("the database failed: {error}"))
     }
 }

@@ -51,9 +51,22 @@ impl<T> Governor<T> {
         }
     }
 
-    /// From now on the database has this share of its rate, above 0.
-    pub fn set_pace(&mut self, share: f64) {
-        self.spacing = self.spacing_full.div_f64(share);
+    /// From now on the database has this share of its rate, above 0. Writes that have not begun by
+    /// now move to the slots of the new pace; they have all been ready for theirs.
+    pub fn set_pace(&mut self, share: f64, now: Duration) {
+        let spacing = self.spacing_full.div_f64(share);
+        if spacing == self.spacing {
+            return;
+        }
+        self.spacing = spacing;
+        let begun = self.under_way.partition_point(|write| write.started <= now);
+        let first = self.under_way.get(begun).map(|write| write.started);
+        self.slot_next = first.unwrap_or(self.slot_next).min(now + spacing);
+        for write in self.under_way.range_mut(begun..) {
+            write.started = self.slot_next;
+            write.finished = self.slot_next + self.latency;
+            self.slot_next += spacing;
+        }
     }
 
     /// Whether another write may be begun.
@@ -185,18 +198,31 @@ mod tests {
 
     #[test]
     fn a_slower_pace_spaces_the_slots_and_ends_with_it() {
-        let mut governor = Governor::new(Some(5_000), LATENCY, 9);
-        let mut slot = || governor.begin(ms(0), ms(0), ());
-        assert_eq!(slot(), ms(0));
-        assert_eq!(slot(), Duration::from_micros(200));
-        governor.set_pace(0.5);
-        governor.begin(ms(0), ms(0), ());
-        governor.set_pace(1.0);
-        assert_eq!(governor.begin(ms(0), ms(0), ()), Duration::from_micros(800));
-        assert_eq!(
-            governor.begin(ms(0), ms(0), ()),
-            Duration::from_micros(1_000)
-        );
+        for share in [0.5, 0.1, 0.05, 0.01] {
+            let mut governor = Governor::new(Some(5_000), LATENCY, 500);
+            let mut slots = Vec::new();
+            for now in (0..=2_000).map(|tick| ms(tick * 5)) {
+                let is_slow = (ms(2_000)..ms(6_000)).contains(&now);
+                governor.set_pace(if is_slow { share } else { 1.0 }, now);
+                while let Some(write) = governor.finish(now) {
+                    slots.push(write.started);
+                    governor.begin(write.finished, now, ());
+                }
+                while governor.has_room() {
+                    governor.begin(now, now, ());
+                }
+            }
+            let between = |from, to| slots.iter().filter(|at| (from..to).contains(*at)).count();
+            let slow = between(ms(2_000), ms(6_000)) as f64;
+            assert!((slow - 20_000.0 * share).abs() < 20.0, "{slow} at {share}");
+            let after = between(ms(6_000), ms(9_800));
+            assert!((18_950..=19_000).contains(&after), "{after} after {share}");
+            assert!(
+                slots
+                    .windows(2)
+                    .all(|pair| pair[1] - pair[0] >= Duration::from_micros(200))
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::retry::BACKOFF_MAX;
 
 /// How long a burst lasts unless it is said.
 const BURST: Duration = Duration::from_secs(1);
+/// The least share of its rate that a database may have: 0.1 %.
+const SLOWEST: f64 = 0.001;
 /// A killed broker is back, and its clients with it, after this long at most.
 const BROKER_BACK_WITHIN: Duration = Duration::from_secs(3);
 /// A group has agreed on who reads what after this long at most.
@@ -111,9 +113,13 @@ impl Incidents {
 pub fn slow(text: &str) -> Result<Factor, String> {
     let parsed = text.split_once('@').and_then(|(share, when)| {
         let (factor, span) = (share_of(share)?, span(when)?);
-        (factor > 0.0 && factor < 1.0).then_some(Factor { factor, span })
+        (SLOWEST..1.0)
+            .contains(&factor)
+            .then_some(Factor { factor, span })
     });
-    parsed.ok_or_else(|| format!("`{text}` slows nothing down: write for instance 50%@20s..40s"))
+    parsed.ok_or_else(|| {
+        format!("`{text}` slows nothing down, or too much: write for instance 50%@20s..40s")
+    })
 }
 
 /// "10s@30s": how long, and from when on.
@@ -187,6 +193,8 @@ mod tests {
         for wrong in [
             "50%",
             "0%@1s..2s",
+            "0.01%@1s..2s",
+            "1e-30%@1s..2s",
             "100%@1s..2s",
             "50%@2s..1s",
             "half@1s..2s",

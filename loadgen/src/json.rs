@@ -12,12 +12,16 @@ use crate::run::Measured;
 use crate::settings::Settings;
 use crate::verdict::{Verdict, busy_rate, fastest_rate};
 
-/// Makes sure that the document can be written, before a sale is run for it.
+/// Makes sure that the document can be written, before a sale is run for it; what an earlier one
+/// has written stays until then.
 ///
 /// # Errors
 /// If the file cannot be created.
 pub fn prepare(path: &Path) -> Result<(), Failure> {
-    std::fs::File::create(path)
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
         .map(drop)
         .map_err(|error| unwritable(path, &error))
 }
@@ -68,7 +72,7 @@ pub(crate) fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::Database(format!(
+    Failure::Reason(format!(
         "cannot write the report to {}: {error}",
         path.display()
     ))
@@ -171,7 +175,7 @@ mod tests {
         write(&path, &measured, Some(&judge(&measured.facts))).unwrap();
         let document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(document["pass"], true);
-        assert_eq!(document["checks"].as_array().unwrap().len(), 14);
+        assert_eq!(document["checks"].as_array().unwrap().len(), 15);
         assert_eq!(document["settings"]["sale"]["orders"], 500_000);
         assert_eq!(
             document["settings"]["broker"]["running"]["bootstrap"],
@@ -199,6 +203,17 @@ mod tests {
             (&document["pass"], &document["interrupted"]),
             (&Value::Null, &json!(true))
         );
+    }
+
+    #[test]
+    fn a_document_stays_until_another_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sale.json");
+        std::fs::write(&path, "of yesterday").unwrap();
+        prepare(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"of yesterday");
+        write(&path, &measured(), None).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap()[0], b'{');
     }
 
     #[test]

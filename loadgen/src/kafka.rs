@@ -7,11 +7,12 @@ use std::time::Duration;
 use forebay::client::producer::ProducerRecord;
 use forebay::client::{
     Assignor, AutoOffsetReset, Consumer, ConsumerError, ConsumerOptions, Event, Producer,
-    ProducerOptions, Subscription, TopicPartition,
+    ProducerOptions, Start, Subscription, TopicPartition,
 };
 
 use crate::cluster::Cluster;
 use crate::dead_letter::{self, Letter};
+use crate::earlier::{Earlier, Reading};
 use crate::failure::Failure;
 use crate::orders::Planned;
 use crate::ports::{Feed, FeedEvent, Publisher, Record};
@@ -75,17 +76,78 @@ impl Kafka {
         self.cluster.delete(&self.topic).await
     }
 
-    /// The end of each partition's log: in a topic that only this sale writes to, the orders it
-    /// holds.
+    /// What an earlier run has left, before a database that goes on at these offsets. Where there
+    /// may be `letters`, everything is read; a log without them holds each order once.
     ///
     /// # Errors
-    /// If the topic is gone or a partition has no leader.
-    pub async fn logged(&self) -> Result<BTreeMap<i32, u64>, Failure> {
-        let partitions = self.cluster.existing(&self.topic).await?.partitions;
-        let ends = partitions
-            .iter()
-            .map(|each| (each.index, u64::try_from(each.end).unwrap_or(0)));
-        Ok(ends.collect())
+    /// If a topic is gone, a partition has no leader, or a record is no order.
+    pub async fn earlier(
+        &self,
+        letters: bool,
+        next_offsets: &BTreeMap<i32, i64>,
+    ) -> Result<Earlier, Failure> {
+        if !letters {
+            let partitions = self.cluster.existing(&self.topic).await?.partitions;
+            let ends = partitions
+                .iter()
+                .map(|each| (each.index, u64::try_from(each.end).unwrap_or(0)));
+            return Ok(Earlier {
+                records: ends.collect(),
+                ..Earlier::default()
+            });
+        }
+        let mut reading = Reading::default();
+        let order = |order_id, partition, offset| reading.order(order_id, partition, offset);
+        self.read(&self.topic, order).await?;
+        let letters = dead_letter::topic_of(&self.topic);
+        let letter = |order_id, _, _| reading.letter(order_id);
+        self.read(&letters, letter).await?;
+        Ok(reading.end(next_offsets))
+    }
+
+    /// Calls `each` with the order, the partition and the offset of every record there is.
+    async fn read(&self, topic: &str, mut each: impl FnMut(u64, i32, i64)) -> Result<(), Failure> {
+        #[derive(serde::Deserialize)]
+        struct Id {
+            order_id: u64,
+        }
+        let failed = |error: ConsumerError| Failure::Reason(error.to_string());
+        let partitions = self.cluster.existing(topic).await?.partitions;
+        let filled = partitions.iter().filter(|each| each.end > each.start);
+        let mut ends: BTreeMap<i32, i64> = filled.map(|each| (each.index, each.end)).collect();
+        let all = ends
+            .keys()
+            .map(|index| (TopicPartition::new(topic, *index), Start::Earliest));
+        let options = ConsumerOptions::new(Subscription::Partitions(all.collect()));
+        let client = self.cluster.client().with_own_connections();
+        let consumer = Consumer::new(&client, options).await.map_err(failed)?;
+        while !ends.is_empty() {
+            let event = consumer.next().await.map_err(failed)?;
+            let Event::Records {
+                partition, records, ..
+            } = event
+            else {
+                continue;
+            };
+            for record in records {
+                let id: Option<Id> = serde_json::from_slice(&record.value.unwrap_or_default()).ok();
+                let Some(Id { order_id }) = id else {
+                    return Err(Failure::Reason(format!(
+                        "partition {partition} of the topic {topic} holds no order of the sale at \
+                         offset {}",
+                        record.offset
+                    )));
+                };
+                each(order_id, partition, record.offset);
+                if ends
+                    .get(&partition)
+                    .is_some_and(|end| record.offset + 1 >= *end)
+                {
+                    ends.remove(&partition);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Records in the dead letter topic.
@@ -113,7 +175,7 @@ impl Kafka {
                 ..ProducerOptions::default()
             };
             let producer = Producer::new(self.cluster.client(), options).await;
-            producers.push(producer.map_err(|error| Failure::Broker(error.to_string()))?);
+            producers.push(producer.map_err(|error| Failure::Reason(error.to_string()))?);
         }
         Ok(KafkaPublisher {
             topic: self.topic.clone(),
@@ -139,7 +201,7 @@ impl Kafka {
             ..ConsumerOptions::new(Subscription::Topics(vec![self.topic.clone()]))
         };
         let consumer = Consumer::new(&self.cluster.client().with_own_connections(), options).await;
-        let consumer = consumer.map_err(|error| Failure::Broker(error.to_string()))?;
+        let consumer = consumer.map_err(|error| Failure::Reason(error.to_string()))?;
         Ok(KafkaFeed {
             consumer,
             topic: self.topic.clone(),
@@ -226,7 +288,7 @@ impl Feed for KafkaFeed {
                 Err(ConsumerError::Client(error)) if error.is_retriable() => {
                     tracing::warn!(%error, "the group member goes on");
                 }
-                Err(error) => return Err(Failure::Broker(error.to_string())),
+                Err(error) => return Err(Failure::Reason(error.to_string())),
             }
         }
     }

@@ -12,13 +12,14 @@
 //! - the database: [`governor`] models how fast it is, [`store`] and [`sink`] write real rows;
 //!   without a model, [`measure`] finds out how fast they are
 //! - the sale: [`sale`] runs [`produce`] and [`consume`] around one [`engine`], whose [`lane`]s are
-//!   the partitions; [`direct`] puts the same load on the same model without a broker
+//!   the partitions; [`earlier`] is what a run that was killed has left; [`direct`] puts the same load on the same model without a broker
 //! - the broker: what the sale needs of one is in [`ports`]; [`kafka`] is any over the wire, on the
 //!   sockets of [`transport`], its topics are looked after by [`cluster`]; [`broker`] runs forebay
 //!   inside the process or beside it
 //! - for hours: [`soak`], a mixed load with restarts, and what must not grow
 //! - what is shown: [`live`] while it runs, then the [`verdict`] in [`report`], [`json`] and [`page`],
-//!   with [`lag`] in time and facts about the [`host`]; a run without a verdict ends in a [`failure`]
+//!   with [`lag`] in time and facts about the [`host`]; a run without a verdict ends in a [`failure`],
+//!   and Ctrl-C, heard by [`stop`], in what there is
 //!
 //! Beside one sale: [`limit`] searches for the highest rate by many, [`compare`] shows two.
 //!
@@ -34,6 +35,7 @@ pub mod consume;
 pub mod course;
 pub mod dead_letter;
 pub mod direct;
+pub mod earlier;
 pub mod engine;
 pub mod failure;
 pub mod governor;
@@ -60,6 +62,7 @@ pub mod seen;
 pub mod settings;
 pub mod sink;
 pub mod soak;
+pub mod stop;
 pub mod store;
 pub mod transport;
 pub mod verdict;

@@ -32,11 +32,6 @@ impl Live {
         self.line(&direct_line(second));
     }
 
-    /// Shows a line of progress.
-    pub fn show(&mut self, text: &str) {
-        self.line(text);
-    }
-
     /// Leaves the line that is being rewritten.
     pub fn end(&mut self) {
         if self.terminal {
@@ -44,7 +39,8 @@ impl Live {
         }
     }
 
-    fn line(&mut self, text: &str) {
+    /// Shows a line of progress.
+    pub fn line(&mut self, text: &str) {
         // Progress that cannot be shown is no reason to stop.
         let _ = match self.terminal {
             true => write!(self.out, "\r\x1b[2K{text}"),

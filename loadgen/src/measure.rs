@@ -2,6 +2,7 @@
 //! those of the sale, as fast as they become permanent. The sale will share the machine with the
 //! broker and the load, so this is an upper bound, and the model's tolerance says so.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
@@ -17,9 +18,21 @@ const MEASURED: Duration = Duration::from_secs(2);
 /// Rows per second that the database at `place` makes permanent, over `partitions`.
 ///
 /// # Errors
-/// If the database fails.
+/// If the database fails, or what it is to be tried in is there already.
 pub fn rows_per_s(place: &Place, rules: Rules, partitions: usize) -> Result<u32, Failure> {
-    let mut store = Store::open(&place.scratch(), rules)?;
+    let scratch = place.scratch();
+    if scratch.file().is_some_and(Path::exists) {
+        return Err(Failure::Reason(format!(
+            "{scratch} is in the way of measuring what the database sustains: remove it"
+        )));
+    }
+    let mut store = Store::open(&scratch, rules)?;
+    let rate = rate(&mut store, partitions);
+    store.erase()?;
+    rate
+}
+
+fn rate(store: &mut Store, partitions: usize) -> Result<u32, Failure> {
     let mut batches = 0_u64;
     let mut begun = Instant::now();
     let mut measured = 0_u64;
@@ -40,7 +53,6 @@ pub fn rows_per_s(place: &Place, rules: Rules, partitions: usize) -> Result<u32,
         }
     }
     let rate = measured as f64 / begun.elapsed().as_secs_f64();
-    store.erase()?;
     Ok(rate.max(1.0) as u32)
 }
 
@@ -74,12 +86,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_measured_in_a_place_that_is_gone_afterwards() {
+    fn a_database_is_measured_in_a_place_that_is_gone_afterwards_and_was_nobody_elses() {
         let folder = tempfile::tempdir().unwrap();
+        let notes = folder.path().join("sale.scratch");
+        std::fs::write(&notes, "").unwrap();
         let place = Place::Sqlite(folder.path().join("sale.db"));
         let rate = rows_per_s(&place, Rules::default(), 10).unwrap();
         assert!(rate > 1_000, "{rate} rows/s");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert!(notes.exists() && left.len() == 1, "{left:?}");
+
+        let taken = place.scratch();
+        std::fs::write(taken.file().unwrap(), "").unwrap();
+        let failure = rows_per_s(&place, Rules::default(), 10).unwrap_err();
+        assert!(failure.to_string().contains("remove it"), "{failure}");
+        assert!(taken.file().unwrap().exists());
     }
 
     #[test]

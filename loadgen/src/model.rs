@@ -28,8 +28,8 @@ const PEAK_AT_TOLERANCE: f64 = 1.0 / 60.0;
 /// Starting up (first acknowledgement, first fetch, last commit) takes the same time in a short
 /// sale as in a long one, so no tolerance in time is smaller than this.
 const START_UP: Duration = Duration::from_millis(500);
-/// Most that a sale without a core is excused for. The report says so too.
-const HELD_UP_MAX: Duration = Duration::from_millis(600);
+/// Most that a sale without a core is excused for.
+pub const HELD_UP_MAX: Duration = Duration::from_millis(600);
 
 /// What is put through the broker, and what stands behind it.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +96,21 @@ impl Load {
         self.orders as f64 / (self.window.as_secs_f64() + more)
     }
 
+    /// Orders sent in a burst.
+    pub fn sent_in_burst(&self, burst: Factor) -> Expected {
+        let in_window = burst
+            .span
+            .to
+            .min(self.window)
+            .saturating_sub(burst.span.from);
+        let per_s = self.orders_per_s() * burst.factor;
+        let value = per_s * in_window.as_secs_f64();
+        Expected {
+            value,
+            tolerance: value * TOLERANCE + per_s * self.room().as_secs_f64(),
+        }
+    }
+
     /// Orders sent per second at a moment of the sale.
     pub fn offered_per_s(&self, at_s: f64) -> f64 {
         let at = Duration::from_secs_f64(at_s);
@@ -104,6 +119,28 @@ impl Load {
             true => self.orders_per_s() * burst.map_or(1.0, |burst| burst.factor),
             false => 0.0,
         }
+    }
+
+    /// When the last order is sent, in seconds after the start: a distance before the window ends.
+    pub fn last_sent_at_s(&self) -> f64 {
+        let window_s = self.window.as_secs_f64();
+        let bursts = |burst: &Factor| burst.span.from < self.window && burst.span.to >= self.window;
+        let factor = self
+            .incidents
+            .burst
+            .filter(bursts)
+            .map_or(1.0, |b| b.factor);
+        (window_s - 1.0 / (self.orders_per_s() * factor)).max(0.0)
+    }
+
+    /// Longest time in which a right sale shows no progress, beside what goes wrong for a time.
+    pub fn quiet_max(&self) -> Duration {
+        let slowest = self.incidents.db_slow.map_or(1.0, |slow| slow.factor);
+        // A search may try a rate at which there is no order at all.
+        let apart_s = 1.0 / self.orders_per_s().max(1e-6);
+        let quiet_s = apart_s + 1.0 / (f64::from(self.db_writes_per_s) * slowest);
+        let down = self.incidents.db_down.map(|down| down.to - down.from);
+        self.db_latency + Duration::from_secs_f64(quiet_s) + down.unwrap_or_default()
     }
 
     /// Writes per second the database sustains: its own limit, or what its connections allow.
@@ -150,14 +187,22 @@ impl Load {
     /// Whether more orders come than can be written, for long enough to tell when they do;
     /// otherwise there is nothing to shave.
     pub fn overloads(&self) -> bool {
-        let peak = self.peak_backlog();
-        peak.value > peak.tolerance
+        !self.peak_but_for(0.0).admits(0.0)
+    }
+
+    /// Whether there is a backlog, but what goes wrong may hide all of it.
+    pub fn hides_its_backlog(&self) -> bool {
+        self.overloads() && self.peak_backlog().admits(0.0)
     }
 
     /// Most orders that wait for the database: acknowledged, and no write of them begun.
     pub fn peak_backlog(&self) -> Expected {
+        self.peak_but_for(self.slack_s())
+    }
+
+    fn peak_but_for(&self, slack_s: f64) -> Expected {
         let value = self.course().peak.backlog;
-        let lost_s = START_UP.as_secs_f64() + self.slack_s();
+        let lost_s = START_UP.as_secs_f64() + slack_s;
         let tolerance = (value * self.tolerance()).max(self.service_per_s() * lost_s);
         Expected { value, tolerance }
     }
@@ -194,12 +239,14 @@ impl Load {
 
     /// Rows while the database is slow.
     pub fn rows_while_slow(&self, slow: Factor) -> Expected {
-        let value = self.db_rate().value * slow.factor * slow.span.length_s();
-        // Writes booked before the pace changed begin in it.
+        let value = self.course().taken_in(slow.span) * (1.0 - self.incidents.poison);
+        let rate = self.db_rate().value;
+        // What is taken up near the ends of the span may begin beyond them.
         let moved_s = (self.db_latency + self.room()).as_secs_f64();
+        let slow_rate = rate.min(self.db_orders_per_s() * slow.factor);
         Expected {
             value,
-            tolerance: value * self.tolerance() + self.db_rate().value * moved_s,
+            tolerance: value * self.tolerance() + rate * moved_s + slow_rate * self.slack_s(),
         }
     }
 
@@ -237,6 +284,7 @@ impl Load {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::incidents::Span;
 
     /// The sale of the defaults in a window of so many seconds.
     pub(crate) fn sale(window_s: u64) -> Load {
@@ -306,7 +354,8 @@ pub(crate) mod tests {
         };
         assert!(!sale.overloads());
         assert_eq!(sale.peak_backlog().value, 0.0);
-        assert!((sale.drained_at_s().value - 60.1).abs() < 1e-9);
+        // The last order comes a thousandth of a second before the end.
+        assert!((sale.drained_at_s().value - 60.099).abs() < 1e-9);
         assert_eq!(sale.direct_timeouts(), 0.0);
     }
 
@@ -318,6 +367,41 @@ pub(crate) mod tests {
         sale.is_measured = false;
         sale.incidents.kill_broker_at = Some(Duration::from_secs(30));
         near(sale.drained_at_s(), 100.1, 5.002);
+    }
+
+    #[test]
+    fn a_backlog_is_expected_however_much_what_goes_wrong_may_hide() {
+        let mut sale = sale(6);
+        sale.incidents.kill_broker_at = Some(Duration::from_secs(2));
+        assert!(sale.overloads() && !sale.hides_its_backlog());
+        sale.incidents.rebalance_at = Some(Duration::from_secs(3));
+        assert!(sale.overloads() && sale.hides_its_backlog());
+        let longer = Load {
+            window: Duration::from_secs(60),
+            orders: 500_000,
+            ..sale
+        };
+        assert!(!longer.hides_its_backlog());
+    }
+
+    #[test]
+    fn few_orders_end_before_the_window_does_and_leave_long_pauses() {
+        let mut sale = Load {
+            orders: 20,
+            ..sale(60)
+        };
+        near(sale.drained_at_s(), 57.1, 1.142);
+        assert_eq!(sale.quiet_max().as_millis(), 3_100);
+        let nothing = Load {
+            orders: 0,
+            ..sale.clone()
+        };
+        assert!(nothing.quiet_max() > Duration::from_secs(60));
+        let (from, to) = (Duration::from_secs(50), Duration::from_secs(60));
+        let (factor, span) = (10.0, Span { from, to });
+        sale.incidents.burst = Some(Factor { factor, span });
+        // 20 orders in 150 s of the common rate.
+        near(sale.drained_at_s(), 59.35, 1.187);
     }
 
     #[test]

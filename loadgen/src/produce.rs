@@ -51,7 +51,6 @@ pub async fn produce<P: Publisher, S: Sink + 'static>(
         let acknowledged = publisher.send(order);
         waiters.wait_for(partition, due, acknowledged);
     }
-    engine.borrow_mut().replayed(skip.values().sum());
     waiters.finish().await
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::incidents::Incidents;
 
@@ -26,7 +26,7 @@ pub enum Workers {
 }
 
 /// When an offset is committed, and so what a crash may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Delivery {
     /// Before the order is written: a crash may lose it.
@@ -108,6 +108,8 @@ pub struct Promise {
     pub lost_max: u64,
     /// At most so many rows are of an order that has one.
     pub duplicates_max: u64,
+    /// At most so many orders may get into the dead letter topic a second time.
+    pub letters_again_max: u64,
     /// The orders of a key are applied in order.
     pub key_order: bool,
 }
@@ -139,7 +141,15 @@ pub fn promise(
     let since_commit = extent.writes_per_s_of_partition * COMMIT_INTERVAL.as_secs_f64() * 2.0;
     let uncommitted = (extent.partitions_of_member as f64 * since_commit).ceil() as u64;
     let comes_again = dies && delivery == Delivery::AtLeastOnce;
+    // The letter of an order may be sent before those of its partition are permanent.
+    let read_again = match delivery {
+        Delivery::AtMostOnce => 0,
+        Delivery::AtLeastOnce if dies => held + uncommitted,
+        Delivery::AtLeastOnce | Delivery::ExactlyOnce if incidents.move_partitions() => held,
+        Delivery::AtLeastOnce | Delivery::ExactlyOnce => 0,
+    };
     Promise {
+        letters_again_max: read_again,
         lost_max: if dies && delivery == Delivery::AtMostOnce {
             held
         } else {
@@ -187,6 +197,27 @@ mod tests {
             (0, 0)
         );
         assert_eq!(promised(ExactlyOnce, Idempotency::None, true), (0, 0));
+    }
+
+    #[test]
+    fn only_a_partition_that_moves_may_bury_an_order_twice() {
+        let letters = |delivery, dies: bool, joins: bool| {
+            let incidents = Incidents {
+                kill_consumer_at: dies.then_some(Duration::from_secs(1)),
+                rebalance_at: joins.then_some(Duration::from_secs(1)),
+                ..Incidents::default()
+            };
+            let none = Idempotency::None;
+            promise(Workers::Key, delivery, none, &incidents, EXTENT).letters_again_max
+        };
+        use Delivery::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+        for delivery in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
+            assert_eq!(letters(delivery, false, false), 0);
+        }
+        assert_eq!(letters(AtMostOnce, true, true), 0);
+        assert_eq!(letters(AtLeastOnce, true, false), 4_000);
+        assert_eq!(letters(AtLeastOnce, false, true), 2_000);
+        assert_eq!(letters(ExactlyOnce, true, false), 2_000);
     }
 
     #[test]

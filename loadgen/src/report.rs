@@ -7,10 +7,13 @@ use hdrhistogram::Histogram;
 use crate::dead_letter;
 use crate::direct::DirectEnded;
 use crate::host::{BrokerProcess, Usage};
+use crate::model::HELD_UP_MAX;
 use crate::run::Measured;
 use crate::settings::{BrokerChoice, Settings};
 use crate::store::Place;
 use crate::verdict::Verdict;
+
+const STOPPED: &str = "stopped before the end: this is no verdict";
 
 /// Everything in plain text; `verdict` is missing for a sale that was stopped.
 pub fn text(measured: &Measured, verdict: Option<&Verdict>) -> String {
@@ -31,7 +34,7 @@ pub fn text(measured: &Measured, verdict: Option<&Verdict>) -> String {
             let failed = verdict.checks.iter().filter(|check| !check.pass).count();
             writeln!(text, "\nFAIL: {failed} of {} checks", verdict.checks.len())
         }
-        None => writeln!(text, "\nstopped before the end: this is no verdict"),
+        None => writeln!(text, "\n{STOPPED}"),
     };
     text
 }
@@ -77,7 +80,7 @@ pub fn headline(measured: &Measured) -> String {
     let _ = writeln!(
         text,
         "consumed: workers {}, delivery {}, idempotency {}",
-        settings.workers, settings.delivery, settings.idempotency,
+        settings.workers, settings.sale.delivery, settings.idempotency,
     );
     if settings.resume {
         let _ = writeln!(text, "resumed: the course in time is not judged");
@@ -123,8 +126,9 @@ pub fn figures(measured: &Measured) -> String {
     }
     let _ = writeln!(
         text,
-        "waited for a core: {:.2} s; times are judged with as much more room, up to 0.6 s",
-        measured.facts.load.held_up.as_secs_f64()
+        "waited for a core: {:.2} s; times are judged with as much more room, up to {} s",
+        measured.facts.load.held_up.as_secs_f64(),
+        HELD_UP_MAX.as_secs_f64()
     );
     let host = &measured.host;
     let known = |fact: &Option<String>| fact.clone().unwrap_or_else(|| "not known".to_owned());
@@ -166,7 +170,7 @@ fn dead_letters(text: &mut String, settings: &Settings, count: u64) {
 /// p50, p99, p99.9 and the largest, in milliseconds.
 fn percentiles(histogram: &Histogram<u64>) -> String {
     if histogram.is_empty() {
-        return "nothing was acknowledged".to_owned();
+        return "none".to_owned();
     }
     let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
     format!(
@@ -206,6 +210,16 @@ fn without_a_broker(text: &mut String, measured: &Measured, direct: &DirectEnded
         text,
         "(by the arithmetic, {expected:.0} are turned away without a broker)"
     );
+}
+
+/// The load without a broker, if that was as far as it came.
+pub fn stopped_without_broker(direct: &DirectEnded) -> String {
+    format!(
+        "\nwithout a broker: {} orders, {} of them turned away\nanswers: {}\n\n{STOPPED}\n",
+        direct.requested,
+        direct.timed_out,
+        percentiles(&direct.answers)
+    )
 }
 
 /// The load without a broker and through it: name, one, other.
@@ -318,6 +332,7 @@ pub(crate) mod tests {
             answers: latencies(),
             seconds: Vec::new(),
             store: store(),
+            interrupted: false,
         }
     }
 
@@ -333,7 +348,7 @@ pub(crate) mod tests {
         );
         let doubled = "FAIL  duplicates                       0                      1\n";
         assert!(text.contains(doubled), "{text}");
-        assert!(text.ends_with("\nFAIL: 2 of 14 checks\n"), "{text}");
+        assert!(text.ends_with("\nFAIL: 2 of 15 checks\n"), "{text}");
         assert!(text.contains("rows are real"), "{text}");
     }
 

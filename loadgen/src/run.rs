@@ -2,7 +2,6 @@
 //! broker if asked for, the sale, the questions to the database, the report.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,10 +11,11 @@ use tokio::sync::oneshot;
 use crate::broker::{Beside, InProcess};
 use crate::cli::FlashSale;
 use crate::clock::Clock;
-use crate::direct::{self, DirectEnded};
+use crate::direct::{self, DirectEnded, DirectSecond};
+use crate::earlier::Earlier;
 use crate::failure::Failure;
 use crate::host::{self, BrokerProcess, Host, Usage};
-use crate::kafka::Kafka;
+use crate::kafka::{Kafka, KafkaFeed, KafkaPublisher};
 use crate::limit::{Search, Trial};
 use crate::live::Live;
 use crate::model::Load;
@@ -23,6 +23,7 @@ use crate::orders::Orders;
 use crate::sale::{self, Ended, Later, Plan, Upsets};
 use crate::settings::{BrokerChoice, Settings, remember};
 use crate::sink::ThreadSink;
+use crate::stop::Stop;
 use crate::store::{Place, Store};
 use crate::transport::{Runtime, Transport};
 use crate::verdict::{Facts, Verdict, judge};
@@ -112,7 +113,7 @@ impl Broker {
         Some(Box::pin(async move {
             let (done, is_done) = oneshot::channel();
             std::thread::spawn(move || done.send(broker.crash()));
-            let lost = |_| Failure::Broker("the broker was not started again".to_owned());
+            let lost = |_| Failure::Reason("the broker was not started again".to_owned());
             is_done.await.map_err(lost)?
         }))
     }
@@ -130,99 +131,237 @@ impl Broker {
 /// # Errors
 /// [`Failure`] if there is nothing to show.
 pub fn flash_sale(args: FlashSale) -> Result<Option<bool>, Failure> {
-    let (mut settings, store) = Settings::check(args, &new_topic())?;
+    let stop = Stop::listen()?;
+    let (settings, store) = Settings::check(args, &new_topic())?;
     for path in settings.json.iter().chain(&settings.report) {
         json::prepare(path)?;
     }
     let folder = tempfile::Builder::new()
         .prefix("flash-sale-")
         .tempdir()
-        .map_err(|error| Failure::Database(format!("cannot make a temporary folder: {error}")))?;
-    if let Some(p99_max) = settings.find_limit {
-        let (runtime, _) = Runtime::new(settings.client_io)?;
-        let broker = Broker::start(&settings, folder.path())?;
-        let (mut live, folder) = (Live::stderr(), folder.path());
-        let found = find_limit(&settings, p99_max, &broker, &runtime, folder, &mut live)?;
-        drop(runtime);
-        broker.stop()?;
-        return Ok(found);
-    }
-    let beside = |name| Place::Sqlite(folder.path().join(name));
-    let place = settings.sink.clone().unwrap_or_else(|| beside("sale.db"));
-    let store = store.map_or_else(|| Store::open(&place, settings.rules()), Ok)?;
+        .map_err(|error| Failure::Reason(format!("cannot make a temporary folder: {error}")))?;
     let (runtime, word) = Runtime::new(settings.client_io)?;
     if let Some(word) = word {
         tracing::warn!("{word}");
     }
-    let mut live = Live::stderr();
-    if settings.db_writes_per_s.is_none() {
-        live.show(&format!("measuring what {place} sustains"));
-        let rate = measure::rows_per_s(&place, settings.rules(), settings.sale.partitions)?;
-        settings.measured_writes_per_s = Some(rate);
-        live.end();
-    }
-    let direct = if settings.direct {
-        let store = Store::open(&beside("direct.db"), settings.rules())?;
-        Some(runtime.block_on(without_broker(&settings, store, &mut live))?)
-    } else {
-        None
+    let stage = Stage {
+        runtime,
+        stop,
+        live: Live::stderr(),
     };
-    let broker = Broker::start(&settings, folder.path())?;
-    let (kafka, measured) = through_broker(
-        &settings, &broker, &runtime, store, &place, direct, &mut live,
-    )?;
-    let verdict = (!measured.ended.interrupted).then(|| judge(&measured.facts));
-    conclude(&measured, verdict.as_ref())?;
-    let passed = verdict.as_ref().map(Verdict::pass);
-    // A failed sale wants to be looked at, one that can be resumed needs its topic, and dead
-    // letters go back to where they came from.
-    let is_resumable = passed.is_none() && settings.sink.is_some();
-    let needed = passed == Some(false) || is_resumable || settings.incidents.poison > 0.0;
-    if !needed && let Err(failure) = runtime.block_on(kafka.delete_topic()) {
-        tracing::warn!(%failure, "the topic of the sale is left behind");
+    match settings.find_limit {
+        Some(p99_max) => stage.find_limit(&settings, p99_max, folder.path()),
+        None => stage.one_sale(settings, store, folder.path()),
     }
-    drop((kafka, runtime));
-    broker.stop()?;
-    Ok(passed)
 }
 
-/// Searches for the highest rate by short sales; false if there is none.
-fn find_limit(
-    settings: &Settings,
-    p99_max: Duration,
-    broker: &Broker,
-    runtime: &Runtime,
-    folder: &Path,
-    live: &mut Live,
-) -> Result<Option<bool>, Failure> {
-    let mut search = Search::default();
-    let mut stopped = false;
-    while let Some(rate) = search.next_rate().filter(|_| !stopped) {
+/// What all sales of a run share.
+struct Stage {
+    runtime: Runtime,
+    stop: Stop,
+    live: Live,
+}
+
+/// A sale that was put through a broker; its database was not asked yet.
+struct Sold {
+    kafka: Rc<Kafka>,
+    ended: Ended,
+    dead_letters: Option<u64>,
+    held_up: Duration,
+    broker_process: BrokerProcess,
+    usage: Usage,
+}
+
+impl Stage {
+    fn one_sale(
+        mut self,
+        mut settings: Settings,
+        store: Option<Store>,
+        folder: &Path,
+    ) -> Result<Option<bool>, Failure> {
+        let beside = |name| Place::Sqlite(folder.join(name));
+        let place = settings.sink.clone().unwrap_or_else(|| beside("sale.db"));
+        let store = store.map_or_else(|| Store::open(&place, settings.rules()), Ok)?;
+        if settings.db_writes_per_s.is_none() {
+            self.live.line(&format!("measuring what {place} sustains"));
+            let rate = measure::rows_per_s(&place, settings.rules(), settings.sale.partitions)?;
+            settings.measured_writes_per_s = Some(rate);
+            self.live.end();
+        }
+        self.stop.check()?;
+        let mut direct = None;
+        if settings.direct {
+            let store = Store::open(&beside("direct.db"), settings.rules())?;
+            let ended = self.without_broker(&settings, store)?;
+            if ended.interrupted {
+                print(&report::stopped_without_broker(&ended));
+                return Ok(None);
+            }
+            direct = Some(ended);
+        }
+        let broker = Broker::start(&settings, folder)?;
+        let sold = self.sell(&settings, &broker, store)?;
+        let Sold { kafka, ended, .. } = sold;
+        let measured = Measured {
+            host: Host::look(place.file().and_then(Path::parent), broker.data_dir()),
+            facts: facts(&settings, &ended, sold.dead_letters, sold.held_up)?,
+            settings,
+            bootstrap: broker.bootstrap(),
+            transport: self.runtime.transport(),
+            ended,
+            broker_process: sold.broker_process,
+            usage: sold.usage,
+            direct,
+        };
+        let verdict = (!measured.ended.interrupted).then(|| judge(&measured.facts));
+        conclude(&measured, verdict.as_ref())?;
+        let passed = verdict.as_ref().map(Verdict::pass);
+        // A failed sale wants to be looked at, one that can be resumed needs its topic, and dead
+        // letters go back to where they came from.
+        let is_resumable = passed.is_none() && measured.settings.sink.is_some();
+        let has_letters = measured.facts.dead_letters.is_some_and(|count| count > 0);
+        let needed = passed == Some(false) || is_resumable || has_letters;
+        if !needed && let Err(failure) = self.block_on(kafka.delete_topic()) {
+            tracing::warn!(%failure, "the topic of the sale is left behind");
+        }
+        drop((kafka, self.runtime));
+        broker.stop()?;
+        Ok(passed)
+    }
+
+    /// Searches for the highest rate by short sales; false if there is none.
+    fn find_limit(
+        mut self,
+        settings: &Settings,
+        p99_max: Duration,
+        folder: &Path,
+    ) -> Result<Option<bool>, Failure> {
+        let broker = Broker::start(settings, folder)?;
+        let mut search = Search::default();
+        let mut stopped = false;
+        while let Some(rate) = search.next_rate().filter(|_| !stopped) {
+            match self.trial(settings, rate, p99_max, &broker, folder) {
+                Ok(trial) => search.trials.push(trial),
+                Err(Failure::Interrupted) => stopped = true,
+                Err(failure) => return Err(failure),
+            }
+        }
+        print(&search.text(p99_max, !stopped));
+        if let Some(path) = &settings.json {
+            json::write_search(path, &search, p99_max, settings)?;
+        }
+        drop(self.runtime);
+        broker.stop()?;
+        Ok((!stopped).then_some(search.limit().is_some()))
+    }
+
+    fn trial(
+        &mut self,
+        settings: &Settings,
+        rate: u64,
+        p99_max: Duration,
+        broker: &Broker,
+        folder: &Path,
+    ) -> Result<Trial, Failure> {
         let mut trial = settings.clone();
         let topic = new_topic();
         (trial.sale.topic, trial.sale.group) = (topic.clone(), topic);
         trial.sale.orders = (rate as f64 * trial.sale.window.as_secs_f64()) as u64;
         // Not judged by its database, which is as fast as it can be.
         (trial.db_writes_per_s, trial.db_latency) = (None, Duration::ZERO);
-        let place = Place::Sqlite(folder.join("trial.db"));
-        let store = Store::open(&place, trial.rules())?;
-        let (kafka, measured) = through_broker(&trial, broker, runtime, store, &place, None, live)?;
-        let Measured { ended, .. } = measured;
-        stopped = ended.interrupted;
-        if !stopped {
-            search
-                .trials
-                .push(Trial::judge(rate, &ended.outcome, p99_max));
-        }
+        let store = Store::open(&Place::Sqlite(folder.join("trial.db")), trial.rules())?;
+        let Sold { kafka, ended, .. } = self.sell(&trial, broker, store)?;
         ended.store.erase()?;
-        runtime.block_on(kafka.delete_topic())?;
+        if ended.interrupted {
+            return Err(Failure::Interrupted);
+        }
+        self.block_on(kafka.delete_topic())?;
+        Ok(Trial::judge(rate, &ended.outcome, p99_max))
     }
-    let shown = search.text(p99_max, !stopped);
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), shown.as_bytes());
-    if let Some(path) = &settings.json {
-        json::write_search(path, &search, p99_max, settings)?;
+
+    fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.runtime.block_on(self.stop.or(work))
     }
-    Ok((!stopped).then_some(search.limit().is_some()))
+
+    fn without_broker(
+        &mut self,
+        settings: &Settings,
+        store: Store,
+    ) -> Result<DirectEnded, Failure> {
+        let sink = ThreadSink::start(store)?;
+        let (orders, shape) = (orders(settings), settings.shape());
+        let (stop, live) = (self.stop.clone().asked(), &mut self.live);
+        let mut observe = |second: &DirectSecond| live.direct(second);
+        let run = direct::run(orders, &shape, sink, stop, &mut observe);
+        let ended = self.runtime.block_on(run);
+        self.live.end();
+        ended
+    }
+
+    /// The sale itself.
+    fn sell(
+        &mut self,
+        settings: &Settings,
+        broker: &Broker,
+        store: Store,
+    ) -> Result<Sold, Failure> {
+        let sale = &settings.sale;
+        let broker_process = broker.process();
+        let before = broker_process.usage();
+        let bootstrap = broker.bootstrap();
+        let connect = Kafka::connect(self.runtime.transport(), &bootstrap, &sale.topic);
+        let kafka = Rc::new(self.block_on(connect)?);
+        let has_letters = sale.incidents.poison > 0.0;
+        let (earlier, next_offsets) = if settings.resume {
+            let next_offsets = store.next_offsets()?;
+            let earlier = kafka.earlier(has_letters, &next_offsets);
+            (self.block_on(earlier)?, next_offsets)
+        } else {
+            self.block_on(kafka.create_topics(sale.partitions, has_letters))?;
+            remember(&store, sale)?;
+            (Earlier::default(), BTreeMap::new())
+        };
+        let is_trial = settings.find_limit.is_some();
+        if !is_trial && !settings.resume {
+            let ends_s = settings.load().drained_at_s().value;
+            self.live
+                .line(&format!("the sale ends after about {ends_s:.0} s"));
+            self.live.end();
+        }
+        let plan = Plan {
+            clock: Clock::start(),
+            orders: orders(settings),
+            shape: settings.shape(),
+            earlier,
+            next_offsets,
+            delivery: sale.delivery,
+            patience: PATIENCE + settings.load().quiet_max(),
+        };
+        let waited = host::waited_for_a_core();
+        let participants = participants(settings, broker, Rc::clone(&kafka));
+        let (publisher, feeds, upsets) = self.block_on(participants)?;
+        let (stop, live) = (self.stop.clone().asked(), &mut self.live);
+        let mut observe = |second: &sale::Second| live.sale(second);
+        let sink = ThreadSink::start(store)?;
+        let run = sale::run(plan, publisher, feeds, upsets, sink, stop, &mut observe);
+        let ended = self.runtime.block_on(run);
+        self.live.end();
+        let ended = ended?;
+        let dead_letters = match has_letters && !ended.interrupted {
+            false => None,
+            // Those that were not sent back.
+            true if settings.resume => Some(ended.outcome.counts.poison),
+            true => Some(self.block_on(kafka.dead_letters())?),
+        };
+        Ok(Sold {
+            kafka,
+            ended,
+            dead_letters,
+            held_up: host::waited_for_a_core() - waited,
+            usage: before.until(broker_process.usage()),
+            broker_process,
+        })
+    }
 }
 
 /// A name that no other sale has.
@@ -233,11 +372,14 @@ fn new_topic() -> String {
     format!("flash-sale-{}", now.as_millis())
 }
 
+/// Shows a report; whoever closed standard output still gets the exit code.
+fn print(text: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+}
+
 /// Shows the report and writes the document.
 fn conclude(measured: &Measured, verdict: Option<&Verdict>) -> Result<(), Failure> {
-    let shown = report::text(measured, verdict);
-    // Whoever closed standard output still gets the exit code.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), shown.as_bytes());
+    print(&report::text(measured, verdict));
     if let Some(path) = &measured.settings.json {
         json::write(path, measured, verdict)?;
     }
@@ -252,89 +394,12 @@ fn orders(settings: &Settings) -> Orders {
     Orders::new(sale.seed, sale.orders, sale.window, sale.partitions).with(&sale.incidents)
 }
 
-async fn without_broker(
-    settings: &Settings,
-    store: Store,
-    live: &mut Live,
-) -> Result<DirectEnded, Failure> {
-    let sink = ThreadSink::start(store)?;
-    let (orders, shape) = (orders(settings), settings.shape());
-    let ended = direct::run(orders, &shape, sink, stop_asked(), &mut |s| live.direct(s)).await;
-    live.end();
-    ended
-}
-
-/// The sale itself, and all that is to be known about it.
-fn through_broker(
-    settings: &Settings,
-    broker: &Broker,
-    runtime: &Runtime,
-    store: Store,
-    place: &Place,
-    direct: Option<DirectEnded>,
-    live: &mut Live,
-) -> Result<(Rc<Kafka>, Measured), Failure> {
-    let sale = &settings.sale;
-    let bootstrap = broker.bootstrap();
-    let broker_process = broker.process();
-    let before = broker_process.usage();
-    let connect = Kafka::connect(runtime.transport(), &bootstrap, &sale.topic);
-    let kafka = Rc::new(runtime.block_on(connect)?);
-    let has_letters = settings.incidents.poison > 0.0;
-    let (logged, next_offsets) = if settings.resume {
-        (runtime.block_on(kafka.logged())?, store.next_offsets()?)
-    } else {
-        runtime.block_on(kafka.create_topics(sale.partitions, has_letters))?;
-        remember(&store, sale)?;
-        (BTreeMap::new(), BTreeMap::new())
-    };
-    let down = settings.incidents.db_down;
-    let plan = Plan {
-        clock: Clock::start(),
-        orders: orders(settings),
-        shape: settings.shape(),
-        logged,
-        next_offsets,
-        delivery: settings.delivery,
-        patience: PATIENCE + down.map_or(Duration::ZERO, |down| down.to - down.from),
-    };
-    let waited = host::waited_for_a_core();
-    let work = sell(settings, broker, Rc::clone(&kafka), plan, store, live);
-    let (ended, dead_letters) = runtime.block_on(async {
-        let ended = work.await?;
-        // An interrupted sale is not judged.
-        let count = has_letters && !ended.interrupted;
-        let dead_letters = if count {
-            Some(kafka.dead_letters().await?)
-        } else {
-            None
-        };
-        Ok::<_, Failure>((ended, dead_letters))
-    })?;
-    let held_up = host::waited_for_a_core() - waited;
-    let after = broker_process.usage();
-    let measured = Measured {
-        host: Host::look(place.file().and_then(Path::parent), broker.data_dir()),
-        facts: facts(settings, &ended, dead_letters, held_up)?,
-        settings: settings.clone(),
-        bootstrap,
-        transport: runtime.transport(),
-        ended,
-        broker_process,
-        usage: before.until(after),
-        direct,
-    };
-    Ok((kafka, measured))
-}
-
-async fn sell(
+/// Who sends, who reads, and what happens to them.
+async fn participants(
     settings: &Settings,
     broker: &Broker,
     kafka: Rc<Kafka>,
-    plan: Plan,
-    store: Store,
-    live: &mut Live,
-) -> Result<Ended, Failure> {
+) -> Result<(KafkaPublisher, Vec<KafkaFeed>, Upsets<KafkaFeed>), Failure> {
     let publisher = kafka.publisher(settings.sale.partitions).await?;
     let (group, records_max) = (settings.sale.group.clone(), settings.records_max());
     let mut feeds = Vec::new();
@@ -347,20 +412,7 @@ async fn sell(
         crash: broker.crash(),
         newcomer: joins.then(|| Box::pin(join) as Later<_>),
     };
-    let sink = ThreadSink::start(store)?;
-    let mut observe = |second: &sale::Second| live.sale(second);
-    let ended = sale::run(
-        plan,
-        publisher,
-        feeds,
-        upsets,
-        sink,
-        stop_asked(),
-        &mut observe,
-    )
-    .await;
-    live.end();
-    ended
+    Ok((publisher, feeds, upsets))
 }
 
 fn facts(
@@ -401,21 +453,4 @@ fn facts(
         resumed: settings.resume,
         load,
     })
-}
-
-/// Resolves when the user or the system asks the process to stop.
-pub(crate) fn stop_asked() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    async {
-        let terminate = async {
-            match signal(SignalKind::terminate()) {
-                Ok(mut signal) => drop(signal.recv().await),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminate => {}
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! Invariant: [`Settings`] only exist free of contradictions; each refusal is one sentence that
 //! says what to change.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,8 @@ pub struct Sale {
     pub topic: String,
     /// The consumer group.
     pub group: String,
+    /// When offsets are committed: only exactly-once leaves in the database where to go on.
+    pub delivery: Delivery,
     /// What goes wrong when it runs for the first time; some of it changes the orders.
     pub incidents: Incidents,
 }
@@ -76,8 +78,6 @@ pub struct Settings {
     pub workers: Workers,
     /// How many.
     pub workers_per_partition: usize,
-    /// When offsets are committed.
-    pub delivery: Delivery,
     /// How an order that comes again is noticed.
     pub idempotency: Idempotency,
     /// What goes wrong in this run.
@@ -113,33 +113,47 @@ impl Settings {
     /// sale.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a contradiction, [`Failure::Database`] for an unusable file.
+    /// If they contradict each other or the database cannot be used.
     pub fn check(args: FlashSale, topic: &str) -> Result<(Self, Option<Store>), Failure> {
         let incidents = Incidents::from(args.incidents.clone());
         check_resume(&args, &incidents)?;
+        check_direct(&args, &incidents)?;
         check_model(&args, &incidents)?;
         check_limit(&args, &incidents)?;
-        let broker = broker_choice(&args)?;
-        let rules = rules(args.delivery, args.idempotency);
-        let open = |place| Store::open(place, rules);
-        let store = args.sink.as_ref().map(open).transpose()?;
-        let remembered = store.as_ref().map(recall).transpose()?.flatten();
-        let sale = match (args.resume, remembered) {
-            (false, None) => new_sale(&args, topic, incidents.clone())?,
-            (true, Some(sale)) => same_sale(&args, sale)?,
-            (true, None) => {
-                return Err(usage(format!(
-                    "there is no sale to resume in {}",
-                    database(&args)
-                )));
-            }
-            (false, Some(_)) => {
-                return Err(usage(format!(
-                    "{} holds a sale already: add --resume to continue it, or name another one",
-                    database(&args)
-                )));
-            }
-        };
+        if args.json.is_some() && args.json == args.report {
+            let sentence = "--json and --report name the same file: give each its own";
+            return Err(usage(sentence.to_owned()));
+        }
+        if args.resume {
+            return Self::check_resumed(&args, incidents);
+        }
+        // A sale that is refused leaves no database behind.
+        let settings = Self::of(&args, new_sale(&args, topic, incidents.clone()), incidents)?;
+        let open = |place| Store::open(place, settings.rules());
+        let store = settings.sink.as_ref().map(open).transpose()?;
+        if store.as_ref().map(recall).transpose()?.flatten().is_some() {
+            return Err(usage(format!(
+                "{} holds a sale already: add --resume to continue it, or name another one",
+                database(&args)
+            )));
+        }
+        Ok((settings, store))
+    }
+
+    fn check_resumed(
+        args: &FlashSale,
+        incidents: Incidents,
+    ) -> Result<(Self, Option<Store>), Failure> {
+        let nothing = || usage(format!("there is no sale to resume in {}", database(args)));
+        let is_there = |place: &&Place| place.file().is_none_or(Path::exists);
+        let place = args.sink.as_ref().filter(is_there).ok_or_else(nothing)?;
+        let store = Store::open(place, rules(args.delivery, args.idempotency))?;
+        let sale = same_sale(args, recall(&store)?.ok_or_else(nothing)?)?;
+        Ok((Self::of(args, sale, incidents)?, Some(store)))
+    }
+
+    /// The arguments and the defaults, for this sale.
+    fn of(args: &FlashSale, sale: Sale, incidents: Incidents) -> Result<Self, Failure> {
         // A member that joins wants a partition, too.
         let newcomers = usize::from(incidents.rebalance_at.is_some());
         let places = sale.partitions.saturating_sub(newcomers);
@@ -155,10 +169,9 @@ impl Settings {
         let settings = Self {
             members: args.members.unwrap_or(places),
             sale,
-            broker,
+            broker: broker_choice(args)?,
             workers: args.workers,
             workers_per_partition,
-            delivery: args.delivery,
             idempotency: args.idempotency,
             incidents,
             buffer: args.buffer,
@@ -168,25 +181,26 @@ impl Settings {
                 Some(_) => args.db_latency.unwrap_or(DB_LATENCY_DEFAULT),
                 None => Duration::ZERO,
             },
-            sink: args.sink,
+            sink: args.sink.clone(),
             resume: args.resume,
             direct: args.direct,
             find_limit: args.find_limit,
-            json: args.json,
-            report: args.report,
+            json: args.json.clone(),
+            report: args.report.clone(),
             client_io: args.client_io,
         };
+        settings.check_members()?;
         settings.check_sizes()?;
-        settings.check_incidents()?;
-        Ok((settings, store))
+        settings.check_times()?;
+        Ok(settings)
     }
 
     /// What the rows and their offsets promise each other.
     pub fn rules(&self) -> Rules {
-        rules(self.delivery, self.idempotency)
+        rules(self.sale.delivery, self.idempotency)
     }
 
-    fn check_incidents(&self) -> Result<(), Failure> {
+    fn check_members(&self) -> Result<(), Failure> {
         let incidents = &self.incidents;
         let partitions = self.sale.partitions;
         if incidents.kill_broker_at.is_some()
@@ -201,6 +215,11 @@ impl Settings {
             let sentence = "--kill-consumer-at leaves nobody: use at least --members 2";
             return Err(usage(sentence.to_owned()));
         }
+        if incidents.rebalance_at.is_some() && partitions == 1 {
+            let sentence = "--rebalance-at brings a member that finds no partition: use at least \
+                            --partitions 2";
+            return Err(usage(sentence.to_owned()));
+        }
         if incidents.rebalance_at.is_some() && self.members >= partitions {
             return Err(usage(format!(
                 "--rebalance-at brings a member for which none of {partitions} partitions is left: \
@@ -208,10 +227,32 @@ impl Settings {
                 partitions.saturating_sub(1)
             )));
         }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<(), Failure> {
+        let (load, incidents) = (self.load(), &self.incidents);
+        if let Some(burst) = incidents.burst
+            && burst.span.from >= self.sale.window
+        {
+            return Err(usage(format!(
+                "--burst at {} s comes after the last order: the window is {} s",
+                burst.span.from.as_secs_f64(),
+                self.sale.window.as_secs_f64()
+            )));
+        }
+        let is_modelled = self.db_writes_per_s.is_some();
+        if is_modelled && load.hides_its_backlog() {
+            return Err(usage(format!(
+                "--window {}s is too short for what is to go wrong, which may hide the whole \
+                 backlog: use a longer one, or leave some of it out",
+                self.sale.window.as_secs_f64()
+            )));
+        }
         // A sale without a model ends when its database is done, which is not known yet.
-        let ends_s = match self.db_writes_per_s {
-            Some(_) => self.load().drained_at_s().value,
-            None => self.sale.window.as_secs_f64(),
+        let ends_s = match is_modelled {
+            true => load.drained_at_s().value,
+            false => self.sale.window.as_secs_f64(),
         };
         let late = incidents
             .times()
@@ -308,7 +349,7 @@ impl Settings {
         };
         promise(
             self.workers,
-            self.delivery,
+            self.sale.delivery,
             self.idempotency,
             &self.incidents,
             extent,
@@ -371,14 +412,14 @@ fn recall(store: &Store) -> Result<Option<Sale>, Failure> {
         return Ok(None);
     };
     serde_json::from_str(&text).map(Some).map_err(|error| {
-        Failure::Database(format!(
+        Failure::Reason(format!(
             "the database's note about its sale cannot be read: {error}"
         ))
     })
 }
 
 fn usage(sentence: String) -> Failure {
-    Failure::Usage(sentence)
+    Failure::Reason(sentence)
 }
 
 fn database(args: &FlashSale) -> String {
@@ -388,12 +429,16 @@ fn database(args: &FlashSale) -> String {
     }
 }
 
-/// What only a modelled database has, or can be compared with.
-fn check_model(args: &FlashSale, incidents: &Incidents) -> Result<(), Failure> {
+fn check_direct(args: &FlashSale, incidents: &Incidents) -> Result<(), Failure> {
     if args.direct && *incidents != Incidents::default() {
         let sentence = "--direct shows the load alone: leave out what is to go wrong";
         return Err(usage(sentence.to_owned()));
     }
+    Ok(())
+}
+
+/// What only a modelled database has, or can be compared with.
+fn check_model(args: &FlashSale, incidents: &Incidents) -> Result<(), Failure> {
     if args.db_writes_per_s.0.is_some() {
         return Ok(());
     }
@@ -417,6 +462,7 @@ fn check_limit(args: &FlashSale, incidents: &Incidents) -> Result<(), Failure> {
         ("--resume", args.resume),
         ("--direct", args.direct),
         ("--report", args.report.is_some()),
+        ("--db-latency", args.db_latency.is_some()),
         ("what is to go wrong", *incidents != Incidents::default()),
     ];
     let given = given.into_iter().find(|(_, given)| *given);
@@ -462,20 +508,21 @@ fn broker_choice(args: &FlashSale) -> Result<BrokerChoice, Failure> {
     Ok(BrokerChoice::Running { bootstrap })
 }
 
-fn new_sale(args: &FlashSale, topic: &str, incidents: Incidents) -> Result<Sale, Failure> {
+fn new_sale(args: &FlashSale, topic: &str, incidents: Incidents) -> Sale {
     let window = args.window.unwrap_or(match args.find_limit {
         Some(_) => TRIAL_WINDOW,
         None => WINDOW_DEFAULT,
     });
-    Ok(Sale {
+    Sale {
         seed: args.seed.unwrap_or(SEED_DEFAULT),
         orders: args.orders.unwrap_or_else(|| orders_in(window)),
         window,
         partitions: args.partitions.unwrap_or(PARTITIONS_DEFAULT),
         topic: topic.to_owned(),
         group: topic.to_owned(),
+        delivery: args.delivery,
         incidents,
-    })
+    }
 }
 
 /// The remembered sale, unless the arguments say that another is meant.
@@ -496,6 +543,14 @@ fn same_sale(args: &FlashSale, sale: Sale) -> Result<Sale, Failure> {
                 .is_some_and(|count| count != sale.partitions),
         ),
     ];
+    if sale.delivery != Delivery::ExactlyOnce {
+        return Err(usage(format!(
+            "the sale in {} began with --delivery {}, which leaves no offset there to go on from: \
+             name another one for a new sale",
+            database(args),
+            sale.delivery
+        )));
+    }
     match differs.iter().find(|(_, differs)| *differs) {
         Some((flag, _)) => Err(usage(format!(
             "{flag} is not that of the sale in {}: leave it out to resume that sale",
@@ -588,6 +643,7 @@ mod tests {
         let no_model = ["--db-writes-per-s", "none"];
         assert!(refusal(&[&no_model[..], &["--db-latency", "1ms"]].concat()).contains("latency"));
         assert!(refusal(&[&no_model[..], &["--direct"]].concat()).contains("--direct"));
+        assert!(refusal(&["--json", "x", "--report", "x"]).contains("same file"));
     }
 
     #[test]
@@ -604,6 +660,11 @@ mod tests {
         assert!(refusal(&[&resume[..], &["--poison", "1%"]].concat()).contains("--resume"));
         let delivery = ["--delivery", "at-least-once"];
         assert!(refusal(&[&resume[..], &delivery].concat()).contains("exactly-once"));
+        assert!(refusal(&["--partitions", "1", "--rebalance-at", "1s"]).contains("--partitions 2"));
+        assert!(refusal(&["--burst", "10x@80s"]).contains("the window is 60 s"));
+        let swallowed = ["--kill-broker-at", "2s", "--rebalance-at", "3s"];
+        assert!(refusal(&[&swallowed[..], &["--window", "6s"]].concat()).contains("--window 6s"));
+        assert!(check(&[&swallowed[..], &["--window", "20s"]].concat()).is_ok());
         let joined = check(&["--rebalance-at", "20s"]).unwrap();
         assert_eq!(joined.members, 9);
     }
@@ -620,6 +681,7 @@ mod tests {
             ["--orders", "9"],
             ["--poison", "1%"],
             ["--report", "x.html"],
+            ["--db-latency", "1s"],
         ] {
             let refusal = refusal(&[&["--find-limit"][..], &with].concat());
             assert!(refusal.contains("--find-limit"), "{refusal}");
@@ -633,6 +695,10 @@ mod tests {
         let sink = sink.as_str();
         let resume = ["--sink", sink, "--resume", "--bootstrap", "h:1"];
         assert!(refusal(&resume).contains("no sale to resume"));
+        let wrong = ["--sink", sink, "--members", "11"];
+        assert!(refusal(&wrong).contains("--members"));
+        let left_behind = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left_behind, 0, "what is refused creates nothing");
 
         let new = parse([
             "flash-sale",
@@ -653,5 +719,17 @@ mod tests {
         assert!(refusal(&other).contains("--seed"));
         let same = [&resume[..], &["--seed", "7"]].concat();
         assert_eq!(check(&same).unwrap().sale.topic, "sale-1");
+    }
+
+    #[test]
+    fn a_sale_that_kept_no_offsets_in_its_database_is_not_resumed() {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
+        let delivery = ["--delivery", "at-least-once"];
+        let new = parse([&["flash-sale", "--sink", &sink], &delivery[..]].concat()).unwrap();
+        let (settings, store) = Settings::check(new, "sale-1").unwrap();
+        remember(&store.unwrap(), &settings.sale).unwrap();
+        let refusal = refusal(&["--sink", &sink, "--resume", "--bootstrap", "h:1"]);
+        assert!(refusal.contains("--delivery at-least-once"), "{refusal}");
     }
 }

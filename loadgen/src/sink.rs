@@ -65,7 +65,7 @@ impl ThreadSink {
         let thread = std::thread::Builder::new()
             .name("database".to_owned())
             .spawn(move || write(store, &submitted, &report))
-            .map_err(|error| Failure::Database(format!("cannot start a thread: {error}")))?;
+            .map_err(|error| Failure::Reason(format!("cannot start a thread: {error}")))?;
         Ok(Self {
             rows,
             commits,
@@ -75,7 +75,7 @@ impl ThreadSink {
 
     /// Waits for the thread, which is ending, and says how it ended.
     fn join(&mut self) -> Result<Store, Failure> {
-        let ended_early = || Failure::Database("the database thread ended early".to_owned());
+        let ended_early = || Failure::Reason("the database thread ended early".to_owned());
         let thread = self.thread.take().ok_or_else(ended_early)?;
         thread.join().unwrap_or_else(|_| Err(ended_early()))
     }

@@ -62,7 +62,7 @@ impl Runtime {
                 let word = format!("the load runs on epoll, as io_uring is not to be had: {error}");
                 Ok((Self::on_epoll()?, Some(word)))
             }
-            Err(error) => Err(Failure::Usage(format!(
+            Err(error) => Err(Failure::Reason(format!(
                 "io_uring is not to be had ({error}): use --client-io auto or tokio"
             ))),
         }
@@ -74,7 +74,7 @@ impl Runtime {
             .build();
         match runtime {
             Ok(runtime) => Ok(Self::Tokio(runtime, LocalSet::new())),
-            Err(error) => Err(Failure::Usage(format!("cannot poll sockets: {error}"))),
+            Err(error) => Err(Failure::Reason(format!("cannot poll sockets: {error}"))),
         }
     }
 

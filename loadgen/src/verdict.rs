@@ -29,7 +29,7 @@ pub struct Facts {
     pub slow_writes: Option<u64>,
     /// Rows whose writes would have ended while the database was down, if it was.
     pub down_writes: Option<u64>,
-    /// Records in the dead letter topic, if there is one.
+    /// Records in the dead letter topic, if there is one; those that count for a resumed sale.
     pub dead_letters: Option<u64>,
     /// The sale was continued after a crash: its course in time is not that of one sale.
     pub resumed: bool,
@@ -87,8 +87,7 @@ fn completeness(facts: &Facts) -> Vec<Check> {
     // What the handler refuses becomes no row.
     let applied = counts.acked.saturating_sub(counts.poison);
     let lost = applied.saturating_sub(audit.distinct);
-    // A row the broker never acknowledged, or of an order that never was, is as wrong as a double.
-    let surplus = audit.rows - audit.distinct;
+    let surplus = audit.rows - audit.distinct - audit.unknown;
     let least = applied.saturating_sub(promise.lost_max);
     let violations = audit.order_violations;
     vec![
@@ -108,6 +107,7 @@ fn completeness(facts: &Facts) -> Vec<Check> {
         ),
         between("lost", 0, promise.lost_max, lost),
         between("duplicates", 0, promise.duplicates_max, surplus),
+        exactly("unknown orders", 0, audit.unknown),
         match promise.key_order {
             true => exactly("order violations per key", 0, violations),
             false => check(
@@ -124,25 +124,26 @@ fn completeness(facts: &Facts) -> Vec<Check> {
 fn incidents(facts: &Facts) -> Vec<Check> {
     let (counts, incidents) = (&facts.outcome.counts, &facts.load.incidents);
     let mut checks = Vec::new();
+    if incidents.kill_broker_at.is_some() {
+        checks.push(exactly("broker restarts", 1, counts.broker_restarts));
+    }
     match incidents.move_partitions() {
         true => checks.push(at_least_one("rebalances", counts.rebalances)),
         false => checks.push(exactly("rebalances", 0, counts.rebalances)),
     }
     if let (Some(slow), Some(seen)) = (incidents.db_slow, facts.slow_writes) {
-        // A backlog all the time is what makes the slow database's rate visible.
-        if facts.load.overloads() {
-            let expected = facts.load.rows_while_slow(slow);
-            checks.push(within("writes while slow", expected, seen as f64, |n| {
-                format!("{n:.0}")
-            }));
-        }
+        let expected = facts.load.rows_while_slow(slow);
+        checks.push(within("writes while slow", expected, seen as f64, count));
     }
     if let Some(seen) = facts.down_writes {
         checks.push(exactly("writes while down", 0, seen));
         checks.push(at_least_one("writes tried again", counts.retries));
     }
-    if let Some(seen) = facts.dead_letters {
-        checks.push(exactly("dead letters", counts.poison, seen));
+    if let Some(seen) = facts.dead_letters.filter(|_| !facts.resumed) {
+        let promise = facts.promise;
+        let least = counts.poison.saturating_sub(promise.lost_max);
+        let most = counts.poison + promise.letters_again_max;
+        checks.push(between("dead letters", least, most, seen));
     }
     checks
 }
@@ -154,11 +155,15 @@ fn course(facts: &Facts) -> Vec<Check> {
         "peak backlog",
         load.peak_backlog(),
         outcome.peak.backlog as f64,
-        |orders| format!("{orders:.0}"),
+        count,
     )];
     if load.overloads() {
         let at = outcome.peak.at.as_secs_f64();
         checks.push(within("peak at", load.peak_at_s(), at, seconds));
+    }
+    if let Some(burst) = load.incidents.burst {
+        let (expected, seen) = (load.sent_in_burst(burst), outcome.counts.sent_in_burst);
+        checks.push(within("orders in the burst", expected, seen as f64, count));
     }
     let drained = outcome.drained_at.as_secs_f64();
     checks.push(within("drained at", load.drained_at_s(), drained, seconds));
@@ -169,9 +174,8 @@ fn course(facts: &Facts) -> Vec<Check> {
 fn database(facts: &Facts) -> Vec<Check> {
     let load = &facts.load;
     let mut checks = Vec::new();
-    // Letters that were sent back are no backlog worth timing.
-    let is_sale = facts.outcome.counts.replayed == 0;
-    if is_sale && load.overloads() && load.incidents.leave_the_capacity() {
+    // What is left of a sale may be no backlog worth timing.
+    if !facts.resumed && load.overloads() && load.incidents.leave_the_capacity() {
         let seen = busy_rate(facts);
         let pass = seen.is_some_and(|rate| load.db_rate().admits(rate));
         let expected = expected_text(load.db_rate(), per_s);
@@ -247,6 +251,10 @@ fn within(name: &'static str, expected: Expected, seen: f64, text: fn(f64) -> St
 
 fn expected_text(expected: Expected, text: fn(f64) -> String) -> String {
     format!("{} +-{}", text(expected.value), text(expected.tolerance))
+}
+
+fn count(n: f64) -> String {
+    format!("{n:.0}")
 }
 
 fn seconds(s: f64) -> String {
@@ -341,7 +349,7 @@ pub(crate) mod tests {
     #[test]
     fn a_right_sale_passes_every_check() {
         assert_eq!(failing(|_| {}), Vec::<&str>::new());
-        assert_eq!(judge(&right()).checks.len(), 14);
+        assert_eq!(judge(&right()).checks.len(), 15);
     }
 
     #[test]
@@ -366,6 +374,16 @@ pub(crate) mod tests {
             failing(|facts| facts.audit.rows += 1),
             ["rows in the database", "duplicates"]
         );
+    }
+
+    #[test]
+    fn a_row_of_an_order_that_never_was_fails_and_is_no_double() {
+        let unknown = |facts: &mut Facts| {
+            facts.promise.duplicates_max = 10;
+            facts.audit.rows += 1;
+            facts.audit.unknown = 1;
+        };
+        assert_eq!(failing(unknown), ["unknown orders"]);
     }
 
     #[test]
@@ -458,6 +476,12 @@ pub(crate) mod tests {
             }),
             Vec::<&str>::new()
         );
+        // Too little was left for a backlog.
+        let quick = failing(|facts| {
+            facts.resumed = true;
+            facts.outcome.busy_ns = None;
+        });
+        assert_eq!(quick, Vec::<&str>::new());
         let lost = failing(|facts| {
             facts.resumed = true;
             facts.audit.distinct -= 1;
@@ -507,6 +531,34 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_broker_that_was_to_be_killed_must_have_come_back_once() {
+        let killed = |restarts| {
+            failing(|facts| {
+                facts.load.incidents.kill_broker_at = Some(Duration::from_secs(30));
+                facts.outcome.counts.broker_restarts = restarts;
+            })
+        };
+        assert_eq!(killed(0), ["broker restarts"]);
+        assert_eq!(killed(1), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_burst_must_have_been_one() {
+        let (from, to) = (Duration::from_secs(5), Duration::from_secs(6));
+        let sent = |orders| {
+            failing(|facts| {
+                let (factor, span) = (10.0, Span { from, to });
+                facts.load.incidents.burst = Some(Factor { factor, span });
+                facts.outcome.counts.sent_in_burst = orders;
+            })
+        };
+        // 10 of the 69 parts of the orders.
+        assert_eq!(sent(72_464), Vec::<&str>::new());
+        assert_eq!(sent(8_333), ["orders in the burst"]);
+        assert_eq!(sent(76_000), ["orders in the burst"]);
+    }
+
+    #[test]
     fn poison_must_be_in_the_dead_letter_topic_and_nowhere_else() {
         let poison = |facts: &mut Facts, letters| {
             facts.outcome.counts.poison = 100;
@@ -517,6 +569,19 @@ pub(crate) mod tests {
         };
         assert_eq!(failing(|facts| poison(facts, 100)), Vec::<&str>::new());
         assert_eq!(failing(|facts| poison(facts, 99)), ["dead letters"]);
+        assert_eq!(failing(|facts| poison(facts, 101)), ["dead letters"]);
+        // A member that dies may lose letters, or send them twice.
+        let promised = |letters| {
+            failing(|facts| {
+                poison(facts, letters);
+                facts.promise.lost_max = 2;
+                facts.promise.letters_again_max = 3;
+            })
+        };
+        assert_eq!(promised(98), Vec::<&str>::new());
+        assert_eq!(promised(103), Vec::<&str>::new());
+        assert_eq!(promised(97), ["dead letters"]);
+        assert_eq!(promised(104), ["dead letters"]);
     }
 
     #[test]

@@ -194,6 +194,17 @@ fn every_record_arrives_at_the_consumer() {
 }
 
 #[test]
+fn what_could_not_leave_in_time_counts_with_its_wait() {
+    let _alone = alone();
+    let rate = ["end-to-end", "--rate", "10000000", "--acks", "all"];
+    let document = measured(&[&rate, &MOMENT[..]].concat());
+    assert!(number(&document, "/result/unsent") > 1_000_000);
+    // Every request that was due has a latency, and half of them waited for the end of the run.
+    assert_eq!(number(&document, "/result/latency_us/count"), 5_000_000);
+    assert!(number(&document, "/result/latency_us/p50") > 250_000);
+}
+
+#[test]
 fn idle_connections_stay_while_others_work() {
     let _alone = alone();
     let many = ["connections", "--idle", "200", "--active", "4"];

@@ -6,7 +6,8 @@
 //! - The first non-empty partition may exceed `max_bytes` by one batch, later ones may not
 //!   (KIP-74). Batches are whole: consumers fail on a partition that has a part of one only.
 //! - Fetch sessions (KIP-227) are not kept: every answer has session id 0, which makes every known
-//!   client send full requests. Who goes on with a session (an epoch above 0) is told to begin anew.
+//!   client send full requests. Who goes on with a session (an epoch above 0) is told to begin
+//!   anew.
 //! - Followers do not exist yet: a replica id is not looked at.
 
 use super::job::{Answer, Job, Jobs, Return};

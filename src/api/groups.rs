@@ -218,6 +218,8 @@ impl Gathering {
         match self {
             Self::One(place) => *place = Err(code),
             Self::Describe { groups, .. } => groups[slot].error_code = code,
+            // As in Kafka: another node would list those groups. Here none does until a restart.
+            Self::List(_) if code == ErrorCode::NotCoordinator => {}
             Self::List(response) => response.error_code = code,
             Self::Delete(results) => results[slot].error_code = code,
         }
@@ -350,6 +352,7 @@ impl Coordinator {
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         marks::hit(Mark::CoordinatorLoaded);
+        machine.forget_unknown_topics(|id| state.image.topic_by_id(id).is_some());
         machine.on_loaded(state.now);
         Ok(Self {
             machine,
@@ -367,6 +370,7 @@ impl Coordinator {
 /// Does a job of a coordinator.
 pub fn perform(state: &mut ShardState, to: Return, job: GroupJob) {
     let (now, key) = (state.now, job.partition);
+    let may_decide = state.takes_decisions(key);
     let taken = state.coordinators.values();
     let taken: usize = taken
         .map(|coordinator| coordinator.machine.size_bytes())
@@ -374,6 +378,10 @@ pub fn perform(state: &mut ShardState, to: Return, job: GroupJob) {
     let Some(coordinator) = state.coordinators.get_mut(&key) else {
         return state.answer(to, Answer::NoCoordinator(ErrorCode::NotCoordinator));
     };
+    if job.request.decides() && !may_decide {
+        let code = ErrorCode::CoordinatorNotAvailable;
+        return state.answer(to, Answer::NoCoordinator(code));
+    }
     coordinator
         .machine
         .set_room(state.group_bytes_max.saturating_sub(taken));
@@ -397,7 +405,11 @@ pub fn perform(state: &mut ShardState, to: Return, job: GroupJob) {
         GroupRequest::Commit(request) => machine.offset_commit(now, caller, request, out_ref),
         GroupRequest::Fetch(request) => machine.offset_fetch(caller, request, out_ref),
         GroupRequest::DeleteOffsets(request) => {
-            machine.offset_delete(caller, request, out_ref);
+            let exists = |topic: &str, partition: i32| {
+                let topic = state.image.topic(topic);
+                topic.is_some_and(|topic| (0..topic.partitions).contains(&partition))
+            };
+            machine.offset_delete(caller, request, exists, out_ref);
         }
         GroupRequest::Describe(group_id) => machine.describe(caller, &group_id, out_ref),
         GroupRequest::List(request) => machine.list(caller, &request, out_ref),
@@ -411,15 +423,16 @@ pub fn perform(state: &mut ShardState, to: Return, job: GroupJob) {
 /// Lets time pass for every coordinator.
 pub fn on_deadline(state: &mut ShardState) {
     let now = state.now;
-    let due =
-        |coordinator: &Coordinator| coordinator.next_deadline().is_some_and(|d| d <= now.mono);
-    let keys: Vec<_> = state
-        .coordinators
-        .iter()
-        .filter(|(_, c)| due(c))
-        .map(|(key, _)| *key)
-        .collect();
+    let due = |coordinator: &Coordinator| {
+        let deadline = coordinator.next_deadline();
+        deadline.is_some_and(|deadline| deadline <= now.mono)
+    };
+    let due = state.coordinators.iter().filter(|(_, c)| due(c));
+    let keys: Vec<_> = due.map(|(key, _)| *key).collect();
     for key in keys {
+        if !state.takes_decisions(key) {
+            continue;
+        }
         let mut out = Output::default();
         if let Some(coordinator) = state.coordinators.get_mut(&key) {
             coordinator.machine.on_deadline(now, &mut out);
@@ -428,10 +441,14 @@ pub fn on_deadline(state: &mut ShardState) {
     }
 }
 
-/// Forgets the offsets of topics that are gone.
+/// Forgets the offsets of topics that are gone. Where that cannot be stored they stay, under ids
+/// that nobody asks for.
 pub fn on_topics_deleted(state: &mut ShardState, topics: &[(String, TopicId)]) {
     let keys: Vec<_> = state.coordinators.keys().copied().collect();
     for key in keys {
+        if !state.takes_decisions(key) {
+            continue;
+        }
         let mut out = Output::default();
         if let Some(coordinator) = state.coordinators.get_mut(&key) {
             coordinator.machine.on_topics_deleted(topics, &mut out);
@@ -448,7 +465,7 @@ fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
     let Some(partition) = state.partitions.get_mut(&key) else {
         return;
     };
-    let mut failed = None;
+    let mut has_failed = false;
     if !out.records.is_empty() {
         let records: Vec<_> = out
             .records
@@ -469,7 +486,7 @@ fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
                     );
                 }
             }
-            Err(error) => failed = Some(error.code()),
+            Err(_) => has_failed = true,
         }
     }
     // Every reply, also a refusal, may rest on records that are not durable yet.
@@ -483,21 +500,14 @@ fn carry_out(state: &mut ShardState, key: PartitionKey, out: Output) {
             Reply::OffsetCommit(_) if early => After::Now,
             _ => after,
         };
-        let outgoing = match failed {
-            None => Outgoing {
-                to,
-                answer: Answer::Group(reply),
-                after,
-            },
-            Some(code) => Outgoing {
-                to,
-                answer: Answer::Group(reply.failed(code)),
-                after: After::Now,
-            },
+        let (reply, after) = match has_failed {
+            false => (reply, after),
+            true => (reply.failed(ErrorCode::NotCoordinator), After::Now),
         };
-        state.outbox.push(outgoing);
+        let answer = Answer::Group(reply);
+        state.outbox.push(Outgoing { to, answer, after });
     }
-    if failed.is_some() {
+    if has_failed {
         unload(state, key);
     }
 }
@@ -531,5 +541,205 @@ fn group_config(broker: &BrokerSettings) -> group::Config {
         offsets_retention_ms: broker.offsets_retention_ms,
         offsets_retention_check_interval_ms: broker.offsets_retention_check_interval_ms,
         ..group::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{NodeId, Now};
+    use crate::catalog::{Catalog, Identity, METADATA_TOPIC_ID};
+    use crate::log::test_dir::TestDir;
+    use crate::log::{Config, Log, Opening, Report};
+    use crate::wire::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
+    use crate::wire::messages::offset_commit::{
+        OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    };
+    use crate::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
+    use std::sync::Arc;
+
+    /// A shard with one partition of `__consumer_offsets` in memory, and its coordinator.
+    fn shard(dir: TestDir) -> (ShardState, PartitionKey) {
+        let identity = Identity {
+            cluster_id: String::new(),
+            node_id: NodeId(1),
+            advertised: None,
+            ports_per_shard: Vec::new(),
+            static_settings: BTreeMap::new(),
+        };
+        let mut catalog = Catalog::new(identity, 1);
+        let topic = |name: &str| CreatableTopic {
+            name: name.to_owned(),
+            num_partitions: 1,
+            replication_factor: -1,
+            ..CreatableTopic::default()
+        };
+        let (records, _) = catalog.create_topics(&CreateTopicsRequest {
+            topics: vec![topic(OFFSETS_TOPIC), topic("t")],
+            ..CreateTopicsRequest::default()
+        });
+        for record in records {
+            catalog.replay(record).unwrap();
+        }
+        let image = catalog.image();
+        let shards = (ShardId(0), 1);
+        let mut state = ShardState::new(shards, Now::default(), 0, String::new(), image, 1);
+        let topic = state.image.topic(OFFSETS_TOPIC).unwrap().clone();
+        let settings = Arc::new(crate::catalog::topic_settings(&state.image, &topic));
+        let opening = Opening {
+            now: state.now,
+            clean: false,
+            leader_epoch: 0,
+            topic_id: topic.id,
+        };
+        let mut dir: Box<TestDir> = Box::new(dir);
+        let (config, report) = (Config::default(), &mut Report::default());
+        let log = Log::open(dir.as_mut(), config, opening, report).unwrap();
+        let key = PartitionKey {
+            topic: topic.id,
+            partition: 0,
+        };
+        let mut partition = Partition::new(topic, settings, dir, log);
+        let coordinator = Coordinator::load(&mut state, &mut partition).unwrap();
+        state.coordinators.insert(key, coordinator);
+        state.partitions.insert(key, partition);
+        (state, key)
+    }
+
+    /// The answer to a request, whatever it would wait for.
+    fn ask(state: &mut ShardState, partition: PartitionKey, request: GroupRequest) -> Answer {
+        let job = GroupJob {
+            partition,
+            version: 9,
+            client_id: String::new(),
+            client_host: [127, 0, 0, 1].into(),
+            request,
+        };
+        let to = Return {
+            shard: ShardId(0),
+            call: 1,
+            slot: 0,
+        };
+        perform(state, to, job);
+        state.outbox.pop().expect("it is answered at once").answer
+    }
+
+    /// Commits offset 0 of a topic of this id, with much text.
+    fn commit(state: &mut ShardState, key: PartitionKey, topic_id: TopicId) -> Answer {
+        let partition = OffsetCommitRequestPartition {
+            committed_metadata: Some("x".repeat(4096)),
+            ..OffsetCommitRequestPartition::default()
+        };
+        let topic = OffsetCommitRequestTopic {
+            name: "t".to_owned(),
+            topic_id,
+            partitions: vec![partition; 100],
+        };
+        let request = OffsetCommitRequest {
+            group_id: "g".to_owned(),
+            topics: vec![topic],
+            ..OffsetCommitRequest::default()
+        };
+        ask(state, key, GroupRequest::Commit(request))
+    }
+
+    #[test]
+    fn a_full_disk_makes_a_coordinator_wait_and_does_not_end_it() {
+        let mut dir = TestDir::default();
+        dir.capacity_bytes = Some(0);
+        let (mut state, key) = shard(dir);
+        let mut refused = None;
+        for _ in 0..100 {
+            match commit(&mut state, key, TopicId::ZERO) {
+                Answer::NoCoordinator(code) => refused = Some(code),
+                answer => assert_eq!(refused, None, "{answer:?}"),
+            }
+            let partition = state.partitions.get_mut(&key).unwrap();
+            let written = partition
+                .log
+                .write_queued(partition.dir.as_mut(), state.now);
+            assert!(written.is_err());
+        }
+        assert_eq!(refused, Some(ErrorCode::CoordinatorNotAvailable));
+        assert_eq!(state.next_deadline(), None, "its timers wait, too");
+        let deadline = state.coordinators[&key].next_deadline();
+        assert!(deadline.is_some());
+        state.now.mono = deadline.unwrap();
+        on_deadline(&mut state);
+        let topics = [("t".to_owned(), TopicId::ZERO)];
+        on_topics_deleted(&mut state, &topics);
+        assert_eq!(state.coordinators[&key].next_deadline(), deadline);
+        assert!(matches!(
+            ask(&mut state, key, GroupRequest::Describe("g".to_owned())),
+            Answer::Group(Reply::Describe(_))
+        ));
+    }
+
+    /// Offsets of an earlier one may still be there; before version 10 nobody asks with an id.
+    #[test]
+    fn a_topic_asked_for_by_name_is_the_one_that_is_there() {
+        let (mut state, key) = shard(TestDir::default());
+        let there = state.image.topic("t").unwrap().id;
+        for (committed_to, expected) in [(METADATA_TOPIC_ID, -1), (there, 0)] {
+            commit(&mut state, key, committed_to);
+            let address = "127.0.0.1:9092".parse().unwrap();
+            let facts = Facts {
+                key: OffsetFetchRequest::KEY,
+                version: 7,
+                correlation_id: 1,
+                client_id: Default::default(),
+                peer: address,
+                local: address,
+                shard: ShardId(0),
+                call: 1,
+            };
+            let request = OffsetFetchRequest {
+                group_id: "g".to_owned(),
+                topics: Some(vec![OffsetFetchRequestTopic {
+                    name: "t".to_owned(),
+                    partition_indexes: vec![0],
+                }]),
+                ..OffsetFetchRequest::default()
+            };
+            let begun = crate::api::offsets::begin_fetch(&mut state, &facts, request);
+            let Begun::Gather(jobs, _) = begun else {
+                panic!("the coordinator is asked");
+            };
+            let Some((_, Job::Group(job))) = jobs.into_iter().next() else {
+                panic!("once");
+            };
+            let Answer::Group(Reply::OffsetFetch(group)) = ask(&mut state, key, job.request) else {
+                panic!("a reply of its kind");
+            };
+            let position = &group.topics[0].partitions[0];
+            assert_eq!(position.committed_offset, expected);
+        }
+    }
+
+    #[test]
+    fn a_coordinator_that_is_gone_hides_its_groups_alone() {
+        let mut list = Gathering::List(ListGroupsResponse::default());
+        let groups = vec![crate::wire::messages::list_groups::ListedGroup::default()];
+        list.put(0, Answer::Group(Reply::List(groups)));
+        list.put(1, Answer::NoCoordinator(ErrorCode::NotCoordinator));
+        let Gathering::List(response) = list else {
+            panic!("it stays what it is");
+        };
+        assert_eq!(response.groups.len(), 1);
+        assert_eq!(response.error_code, ErrorCode::None);
+    }
+
+    #[test]
+    fn who_waits_for_records_that_cannot_be_written_looks_for_another_coordinator() {
+        let (mut state, key) = shard(TestDir::default());
+        let partition = state.partitions.get_mut(&key).unwrap();
+        partition.log.poison("a broken disk".to_owned());
+        let Answer::Group(Reply::OffsetCommit(response)) = commit(&mut state, key, TopicId::ZERO)
+        else {
+            panic!("a reply of its kind");
+        };
+        let code = response.topics[0].partitions[0].error_code;
+        assert_eq!(code, ErrorCode::NotCoordinator);
+        assert!(state.coordinators.is_empty());
     }
 }

@@ -104,6 +104,17 @@ pub enum GroupRequest {
     Delete(String),
 }
 
+impl GroupRequest {
+    /// True if the answer may need records.
+    pub fn decides(&self) -> bool {
+        match self {
+            Self::Join(_) | Self::Sync(_) | Self::Leave(_) => true,
+            Self::Commit(_) | Self::DeleteOffsets(_) | Self::Delete(_) => true,
+            Self::Heartbeat(_) | Self::Fetch(_) | Self::Describe(_) | Self::List(_) => false,
+        }
+    }
+}
+
 /// What is asked of the catalog. Where the version decides what is answered, it comes along.
 #[derive(Clone, Debug)]
 pub enum CatalogJob {

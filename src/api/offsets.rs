@@ -187,7 +187,10 @@ pub fn begin_fetch(state: &mut ShardState, facts: &Facts, request: OffsetFetchRe
         };
         let unknown = match facts.version >= TOPIC_IDS_FROM {
             true => resolve(state, &mut group),
-            false => Vec::new(),
+            false => {
+                identify(state, &mut group);
+                Vec::new()
+            }
         };
         let group_id = group.group_id.clone();
         match group_job(state, facts, &group_id, GroupRequest::Fetch(group)) {
@@ -214,6 +217,16 @@ fn ask_once(group: &mut OffsetFetchRequestGroup) {
             .entry((topic.name.clone(), topic.topic_id))
             .or_default();
         topic.partition_indexes.retain(|index| seen.insert(*index));
+    }
+}
+
+/// Gives topics that are there their ids: what was committed to earlier ones of the same name is
+/// not for them.
+fn identify(state: &ShardState, group: &mut OffsetFetchRequestGroup) {
+    for topic in group.topics.iter_mut().flatten() {
+        if let Some(known) = state.image.topic(&topic.name) {
+            topic.topic_id = known.id;
+        }
     }
 }
 

@@ -11,6 +11,10 @@ pub const GROUP_ID_BYTES_MAX: usize = 249;
 /// 10,000 topics stay below.
 pub const MEMBER_METADATA_BYTES_MAX: usize = 1 << 20;
 
+/// Protocols that a member of a group may know: those of all are matched whenever one joins.
+/// Clients know one per assignor.
+pub const MEMBER_PROTOCOLS_MAX: usize = 64;
+
 /// What all members of a group may say about themselves, and what their leader may assign to them.
 /// Kafka's bound is that of one record of `__consumer_offsets`, 1 MiB by default.
 pub const GROUP_METADATA_BYTES_MAX: usize = 16 << 20;

@@ -188,6 +188,14 @@ fn decide_growth(
     };
     let (name, now) = (&topic.name, topic.partitions);
     let refuse = |code, message: String| Err(Refusal::new(code, message));
+    if topic.internal {
+        // Kafka lets it grow, and loses sight of the groups that then belong elsewhere.
+        let message = format!(
+            "The internal topic {name} keeps its {now} partition(s): they were shared out among \
+             the groups when it was created."
+        );
+        return refuse(ErrorCode::InvalidRequest, message);
+    }
     if wanted.count == now {
         let message = format!("Topic already has {now} partition(s).");
         return refuse(ErrorCode::InvalidPartitions, message);

@@ -102,7 +102,7 @@ pub async fn run(command: Consume, output: &mut Output) -> Result<(), Failure> {
         () = interrupted() => Ok(()),
     };
     // What was printed is committed, and the group told, also after an error.
-    let closed = printing.close().await;
+    let closed = printing.close(output).await;
     result.and(closed)
 }
 
@@ -125,10 +125,7 @@ async fn partitions(
     };
     let indexes: Vec<i32> = match command.partition {
         Some(index) if known.partition(index).is_none() => {
-            return Err(Failure::Usage(format!(
-                "topic \"{topic}\" has no partition {index}: it has {}, numbered from 0",
-                known.partitions.len()
-            )));
+            return Err(Failure::no_partition(topic, index, known.partitions.len()));
         }
         Some(index) => vec![index],
         None => known.partitions.iter().map(|each| each.partition).collect(),
@@ -152,6 +149,15 @@ pub async fn interrupted() {
     }
 }
 
+/// Removes the ends that are reached. Offsets that nobody sees (of control records, of what
+/// compaction removed) count: the position passes them.
+pub fn forget_reached(ends: &mut BTreeMap<TopicPartition, i64>, consumer: &Consumer<Tcp>) {
+    ends.retain(|partition, end| {
+        let position = consumer.position(partition);
+        position.is_none_or(|position| position < *end)
+    });
+}
+
 impl Printing<'_> {
     async fn print(&mut self, output: &mut Output) -> Result<(), Failure> {
         if self.command.count == Some(0) {
@@ -164,7 +170,7 @@ impl Printing<'_> {
                     false
                 }
                 Event::Revoked(partitions) => {
-                    self.commit().await?;
+                    self.commit(output).await?;
                     for partition in partitions {
                         self.ends.remove(&partition);
                     }
@@ -184,7 +190,7 @@ impl Printing<'_> {
                 break;
             }
             if self.committed_at.elapsed() >= COMMIT_INTERVAL {
-                self.commit().await?;
+                self.commit(output).await?;
             }
         }
         Ok(())
@@ -222,27 +228,14 @@ impl Printing<'_> {
             true => Isolation::ReadCommitted,
             false => Isolation::ReadUncommitted,
         };
-        let asked: Vec<_> = partitions
-            .iter()
-            .map(|each| (each.clone(), LATEST))
-            .collect();
-        for (partition, end) in self.client.list_offsets(&asked, isolation).await? {
-            let end = end.map_err(|code| {
-                Failure::Failed(format!("{partition} does not tell where it ends: {code}"))
-            })?;
-            self.ends.insert(partition, end);
-        }
+        let ends = self.client.offsets(partitions, LATEST, isolation).await?;
+        self.ends.extend(ends);
         Ok(())
     }
 
-    /// True if nothing is left to read before the ends. Offsets that nobody sees (of control
-    /// records, of what compaction removed) count: the position passes them.
+    /// True if nothing is left to read before the ends.
     fn is_finished(&mut self) -> bool {
-        let consumer = &self.consumer;
-        self.ends.retain(|partition, end| {
-            let position = consumer.position(partition);
-            position.is_none_or(|position| position < *end)
-        });
+        forget_reached(&mut self.ends, &self.consumer);
         !self.command.follow && self.is_assigned && self.ends.is_empty()
     }
 
@@ -274,8 +267,10 @@ impl Printing<'_> {
         Ok(false)
     }
 
-    async fn commit(&mut self) -> Result<(), Failure> {
+    /// Commits what was printed; what could not be written counts as not printed.
+    async fn commit(&mut self, output: &mut Output) -> Result<(), Failure> {
         self.committed_at = Instant::now();
+        output.flush()?;
         let offsets: Vec<_> = std::mem::take(&mut self.uncommitted)
             .into_iter()
             .map(|(partition, offset)| (partition, offset, None))
@@ -286,8 +281,8 @@ impl Printing<'_> {
         }
     }
 
-    async fn close(mut self) -> Result<(), Failure> {
-        let committed = self.commit().await;
+    async fn close(mut self, output: &mut Output) -> Result<(), Failure> {
+        let committed = self.commit(output).await;
         if self.printed == 0 && self.command.count != Some(0) {
             note(&format!(
                 "no records in topic \"{}\" there",

@@ -33,6 +33,13 @@ pub enum Format {
 }
 
 impl Failure {
+    /// The user named a partition that a topic, which has so many, does not have.
+    pub fn no_partition(topic: &str, index: i32, count: impl fmt::Display) -> Self {
+        Self::Usage(format!(
+            "topic \"{topic}\" has no partition {index}: it has {count}, numbered from 0"
+        ))
+    }
+
     /// Says on stderr what happened and gives the exit code.
     pub fn report(self) -> ExitCode {
         let (message, code) = match self {

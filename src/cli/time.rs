@@ -20,7 +20,7 @@ pub fn parse_time(text: &str) -> Option<i64> {
         && hour < 24
         && minute < 60
         && second < 60;
-    let milliseconds = parse_digits(&format!("{fraction:0<3}")[..3])?;
+    let milliseconds = parse_digits(format!("{fraction:0<3}").get(..3)?)?;
     let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
     in_range.then_some(seconds * 1000 + milliseconds)
 }
@@ -79,6 +79,20 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for wrong in [
+            "2026-01-31T12:00:00.ééZ",
+            "2026-01-31T12:00:00.éZ",
+            "2026-01-31T12:00:00.1xZ",
+            "2026-02-29",
+            "2026-01-31T24:00:00Z",
+            "éé-01-31",
+        ] {
+            assert_eq!(parse_time(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_time_is_read_from_what_it_prints() {

@@ -334,7 +334,8 @@ async fn metadata(
     Ok(client.send(Node::Any, request).await?)
 }
 
-async fn settings(
+/// The settings of a topic: those that were set on it, or all.
+pub(super) async fn settings(
     client: &Client<Tcp>,
     topic: &str,
     all_settings: bool,

@@ -20,12 +20,14 @@ pub const ATTEMPTS: &str = "forebay.attempts";
 /// Headers whose names begin so are ours.
 const OURS: &str = "forebay.";
 
-/// Names of headers with the number of attempts, of whichever framework.
-const ATTEMPTS_NAMES: [&str; 4] = [
-    ATTEMPTS,
-    "kafka_deliveryAttempt",
-    "retry_topic-attempts",
-    "__dlq.errors.delivery.count",
+/// Names of headers with the number of attempts, of whichever framework, and how many more there
+/// were: one counts only what came after the first.
+const ATTEMPTS_NAMES: [(&str, i64); 5] = [
+    (ATTEMPTS, 0),
+    ("kafka_deliveryAttempt", 0),
+    ("retry_topic-attempts", 0),
+    ("__dlq.errors.delivery.count", 0),
+    ("delayed-retry-count", 1),
 ];
 
 /// The names that one framework gives its headers.
@@ -41,12 +43,27 @@ pub struct Dialect {
     pub timestamp: Option<&'static str>,
     /// The kind of the error.
     pub error: &'static str,
-    /// The kind of the error behind it, which says more.
-    pub cause: Option<&'static str>,
     /// What the error says.
     pub message: &'static str,
+    /// Other names of the two; where there are such headers, they say more.
+    details: &'static [(&'static str, &'static str)],
     /// All names that begin so are of the dead letter, and not of the record.
     prefixes: &'static [&'static str],
+    /// Which of several headers of one name counts, for the place and for the error.
+    order: Order,
+}
+
+/// Where a framework puts its headers among those that the record had already, and so which of
+/// several of one name it has written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Behind them.
+    Behind,
+    /// Before them.
+    Before,
+    /// Before them; the record went through retry topics, each of which left its place, so that
+    /// the one that it came from stands last.
+    BeforeByRetries,
 }
 
 /// Kafka Connect (KIP-298); values are text.
@@ -56,9 +73,10 @@ pub const CONNECT: Dialect = Dialect {
     offset: "__connect.errors.offset",
     timestamp: None,
     error: "__connect.errors.exception.class.name",
-    cause: None,
     message: "__connect.errors.exception.message",
+    details: &[],
     prefixes: &["__connect.errors."],
+    order: Order::Behind,
 };
 
 /// Kafka Streams (KIP-1034); values are text, the error has its message behind it.
@@ -68,9 +86,10 @@ pub const STREAMS: Dialect = Dialect {
     offset: "__streams.errors.offset",
     timestamp: None,
     error: "__streams.errors.exception",
-    cause: None,
     message: "__streams.errors.message",
+    details: &[],
     prefixes: &["__streams.errors."],
+    order: Order::Behind,
 };
 
 /// A broker for its share groups (KIP-1191); values are text. There is no kind of error, but only
@@ -81,21 +100,31 @@ pub const SHARE_GROUP: Dialect = Dialect {
     offset: "__dlq.errors.offset",
     timestamp: None,
     error: "__dlq.errors.message",
-    cause: None,
     message: "__dlq.errors.message",
+    details: &[],
     prefixes: &["__dlq.errors."],
+    order: Order::Behind,
 };
 
 /// Spring for Apache Kafka; numbers are integers. The error is always that of the listener, its
-/// cause is what the handler threw.
+/// cause is what the handler threw; a key that cannot be read has names of its own.
 pub const SPRING: Dialect = Dialect {
     topic: "kafka_dlt-original-topic",
     partition: "kafka_dlt-original-partition",
     offset: "kafka_dlt-original-offset",
     timestamp: Some("kafka_dlt-original-timestamp"),
     error: "kafka_dlt-exception-fqcn",
-    cause: Some("kafka_dlt-exception-cause-fqcn"),
     message: "kafka_dlt-exception-message",
+    details: &[
+        (
+            "kafka_dlt-exception-cause-fqcn",
+            "kafka_dlt-exception-message",
+        ),
+        (
+            "kafka_dlt-key-exception-fqcn",
+            "kafka_dlt-key-exception-message",
+        ),
+    ],
     prefixes: &[
         "kafka_dlt-",
         "kafka_original-",
@@ -103,6 +132,7 @@ pub const SPRING: Dialect = Dialect {
         "kafka_deliveryAttempt",
         "retry_topic-",
     ],
+    order: Order::Behind,
 };
 
 /// SmallRye Reactive Messaging, and so Quarkus; values are text.
@@ -112,8 +142,8 @@ pub const SMALLRYE: Dialect = Dialect {
     offset: "dead-letter-offset",
     timestamp: None,
     error: "dead-letter-exception-class-name",
-    cause: None,
     message: "dead-letter-reason",
+    details: &[],
     prefixes: &[
         "dead-letter-topic",
         "dead-letter-partition",
@@ -122,6 +152,20 @@ pub const SMALLRYE: Dialect = Dialect {
         "dead-letter-reason",
         "dead-letter-cause",
     ],
+    order: Order::Before,
+};
+
+/// SmallRye's delayed retry topics; values are text.
+pub const SMALLRYE_RETRY: Dialect = Dialect {
+    topic: "delayed-retry-topic",
+    partition: "delayed-retry-partition",
+    offset: "delayed-retry-offset",
+    timestamp: Some("delayed-retry-original-timestamp"),
+    error: "delayed-retry-exception-class-name",
+    message: "delayed-retry-reason",
+    details: &[],
+    prefixes: &["delayed-retry-"],
+    order: Order::BeforeByRetries,
 };
 
 /// The Kafka binder of Spring Cloud Stream, whose names many write by hand too; numbers are
@@ -132,8 +176,8 @@ pub const SPRING_CLOUD_STREAM: Dialect = Dialect {
     offset: "x-original-offset",
     timestamp: Some("x-original-timestamp"),
     error: "x-exception-fqcn",
-    cause: None,
     message: "x-exception-message",
+    details: &[],
     prefixes: &[
         "x-original-topic",
         "x-original-partition",
@@ -143,14 +187,16 @@ pub const SPRING_CLOUD_STREAM: Dialect = Dialect {
         "x-exception-message",
         "x-exception-stacktrace",
     ],
+    order: Order::Behind,
 };
 
-const DIALECTS: [&Dialect; 6] = [
+const DIALECTS: [&Dialect; 7] = [
     &CONNECT,
     &STREAMS,
     &SHARE_GROUP,
     &SPRING,
     &SMALLRYE,
+    &SMALLRYE_RETRY,
     &SPRING_CLOUD_STREAM,
 ];
 
@@ -216,12 +262,13 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// Reads the headers of a record. If several frameworks have left theirs, those count that were
-    /// put there last; of headers with the same name the last, as everywhere in Kafka.
+    /// Reads the headers of a record. If several frameworks have left theirs, those count that
+    /// stand last; of headers with the same name the one that was written last.
     pub fn read(headers: &Headers) -> Self {
-        let number = |name| last(headers, name).and_then(number);
-        let attempts = ATTEMPTS_NAMES.iter().find_map(|name| number(name));
-        let replays = number(REPLAYS).and_then(|count| u32::try_from(count).ok());
+        let count = |name: &str| last(headers, name).and_then(number);
+        let attempts = |(name, more): &(&str, i64)| Some(count(name)?.saturating_add(*more));
+        let attempts = ATTEMPTS_NAMES.iter().find_map(attempts);
+        let replays = count(REPLAYS).and_then(|count| u32::try_from(count).ok());
         let mut letter = Self {
             attempts: attempts.filter(|attempts| *attempts >= 0),
             replays: replays.unwrap_or(0),
@@ -230,16 +277,27 @@ impl DeadLetter {
         let Some(dialect) = dialect(headers) else {
             return letter;
         };
-        let text = |name| last(headers, name).map(text);
-        letter.topic = text(dialect.topic).filter(|topic| !topic.is_empty());
-        let partition = number(dialect.partition).filter(|partition| *partition >= 0);
-        letter.partition = partition.and_then(|partition| i32::try_from(partition).ok());
-        letter.offset = number(dialect.offset).filter(|offset| *offset >= 0);
-        letter.timestamp = dialect.timestamp.and_then(number).filter(|time| *time >= 0);
-        letter.message = text(dialect.message);
-        let error = dialect.cause.and_then(text);
-        let error = error.or_else(|| text(dialect.error));
-        letter.error = error.map(|error| without_message(error, letter.message.as_deref()));
+        let place = |name: &str| match dialect.order {
+            Order::Behind | Order::BeforeByRetries => last(headers, name),
+            Order::Before => first(headers, name),
+        };
+        let error = |name: &str| match dialect.order {
+            Order::Behind => last(headers, name),
+            Order::Before | Order::BeforeByRetries => first(headers, name),
+        };
+        let number = |name: &str| place(name).and_then(number).filter(|number| *number >= 0);
+        letter.topic = place(dialect.topic).map(text);
+        letter.topic = letter.topic.filter(|topic| !topic.is_empty());
+        letter.partition = number(dialect.partition).and_then(|it| i32::try_from(it).ok());
+        letter.offset = number(dialect.offset);
+        letter.timestamp = dialect.timestamp.and_then(number);
+        let mut details = dialect.details.iter();
+        let detail = details.find(|(kind, _)| error(kind).is_some());
+        let detail = detail.copied();
+        let (kind, message) = detail.unwrap_or((dialect.error, dialect.message));
+        letter.message = error(message).map(text);
+        let kind = error(kind).map(text);
+        letter.error = kind.map(|kind| without_message(kind, letter.message.as_deref()));
         letter
     }
 
@@ -263,6 +321,12 @@ pub fn is_of_letter(name: &[u8]) -> bool {
 pub fn last<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
     let mut from_behind = headers.iter().rev();
     let found = from_behind.find(|(header, _)| header == name.as_bytes());
+    found.and_then(|(_, value)| value.as_deref())
+}
+
+/// The value of the first header of this name.
+fn first<'a>(headers: &'a Headers, name: &str) -> Option<&'a [u8]> {
+    let found = headers.iter().find(|(header, _)| header == name.as_bytes());
     found.and_then(|(_, value)| value.as_deref())
 }
 
@@ -440,13 +504,74 @@ mod tests {
         let letter = read(&[
             ("__connect.errors.topic", b"first"),
             ("__connect.errors.offset", b"1"),
-            ("dead-letter-topic", b"retry"),
-            ("dead-letter-offset", b"2"),
-            ("dead-letter-topic", b"second"),
+            ("x-original-topic", b"retry"),
+            ("x-original-offset", b"2"),
+            ("x-original-topic", b"second"),
             ("forebay.replays", b"2"),
         ]);
         assert_eq!(letter.topic.as_deref(), Some("second"));
         assert_eq!((letter.offset, letter.replays), (Some(2), 2));
+    }
+
+    /// SmallRye puts its headers before those that the record had.
+    #[test]
+    fn smallrye_writes_before_what_was_there() {
+        let hop = |offset: &'static [u8], reason: &'static [u8]| -> [(&str, &[u8]); 5] {
+            [
+                ("dead-letter-exception-class-name", b"shop.NoStock"),
+                ("dead-letter-reason", reason),
+                ("dead-letter-topic", b"orders"),
+                ("dead-letter-partition", b"3"),
+                ("dead-letter-offset", offset),
+            ]
+        };
+        let again = [hop(b"41", b"none left"), hop(b"7", b"the first time")];
+        assert_eq!(read(&again.concat()), expected());
+    }
+
+    #[test]
+    fn smallrye_retries_leave_where_the_record_came_from_last() {
+        let hop = |topic: &'static [u8], offset: &'static [u8], reason: &'static [u8]| {
+            let class: (&str, &[u8]) = ("delayed-retry-exception-class-name", b"shop.NoStock");
+            let (reason, topic) = (
+                ("delayed-retry-reason", reason),
+                ("delayed-retry-topic", topic),
+            );
+            let partition = ("delayed-retry-partition", &b"3"[..]);
+            [
+                class,
+                reason,
+                topic,
+                partition,
+                ("delayed-retry-offset", offset),
+            ]
+        };
+        let hops = [
+            hop(b"orders_retry_5000", b"7", b"none left"),
+            hop(b"orders", b"41", b"asleep"),
+        ];
+        let mut pairs = hops.concat();
+        pairs.push(("delayed-retry-original-timestamp", b"1700000000000"));
+        pairs.push(("delayed-retry-count", b"1"));
+        let expected = DeadLetter {
+            timestamp: Some(1_700_000_000_000),
+            attempts: Some(2),
+            ..expected()
+        };
+        assert_eq!(read(&pairs), expected);
+        assert!(pairs.iter().all(|(name, _)| is_of_letter(name.as_bytes())));
+    }
+
+    #[test]
+    fn a_key_that_spring_cannot_read_is_the_error() {
+        let letter = read(&[
+            ("kafka_dlt-original-topic", b"orders"),
+            ("kafka_dlt-original-partition", &3_i32.to_be_bytes()),
+            ("kafka_dlt-original-offset", &41_i64.to_be_bytes()),
+            ("kafka_dlt-key-exception-fqcn", b"shop.NoStock"),
+            ("kafka_dlt-key-exception-message", b"none left"),
+        ]);
+        assert_eq!(letter, expected());
     }
 
     #[test]

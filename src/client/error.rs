@@ -79,6 +79,16 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// The broker's answer was this code, without words.
+    pub(crate) fn broker(api: &'static str, subject: impl fmt::Display, code: ErrorCode) -> Self {
+        Self::Broker {
+            api,
+            subject: subject.to_string(),
+            code,
+            message: None,
+        }
+    }
+
     /// True where the same request may succeed a little later or at another broker.
     pub fn is_retriable(&self) -> bool {
         match self {

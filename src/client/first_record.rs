@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use bytestring::ByteString;
 use tokio::task::JoinSet;
 
-use super::consumer::TopicPartition;
 use super::consumer::chunk::Chunk;
+use super::consumer::{Isolation, TopicPartition};
+use super::list_offsets::EARLIEST;
 use super::transport::Connector;
 use super::{Client, ClientError, Node, error};
 use crate::base::{ErrorCode, Offset};
@@ -28,10 +29,12 @@ const FETCHES_MAX: usize = 1000;
 impl<C: Connector> Client<C> {
     /// The timestamp (milliseconds since 1970, -1 for none) of the first record that a consumer
     /// gets from the given offset on, for each partition; `None` if there is none up to the end.
-    /// The code is `OFFSET_OUT_OF_RANGE` where the offset is not in the log (any more), and
-    /// `CORRUPT_MESSAGE` where the batch cannot be read.
+    /// Where records from that offset on were deleted meanwhile it is that of the first one left.
+    /// The code is `OFFSET_OUT_OF_RANGE` beyond the end, and `CORRUPT_MESSAGE` where the batch
+    /// cannot be read.
     ///
-    /// Must run inside a local task set. Errors: a leader cannot be asked.
+    /// Must run inside a local task set. Errors: a leader cannot be asked within the request
+    /// timeout.
     pub async fn first_timestamps(
         &self,
         asked: &[(TopicPartition, Offset)],
@@ -65,16 +68,23 @@ async fn first_timestamp<C: Connector>(
     partition: &TopicPartition,
     offset: Offset,
 ) -> Result<Option<i64>, ClientError> {
-    let refused = |code| ClientError::Broker {
-        api: "Fetch",
-        subject: partition.to_string(),
-        code,
-        message: None,
-    };
+    let refused = |code| ClientError::broker("Fetch", partition, code);
     let mut offset = offset;
     for _ in 0..FETCHES_MAX {
-        let data = fetch(client, partition, offset).await?;
-        error::check("Fetch", || partition.to_string(), data.error_code, None)?;
+        let data = match fetch(client, partition, offset).await {
+            Err(error) if error.code() == Some(ErrorCode::OffsetOutOfRange) => {
+                let asked = std::slice::from_ref(partition);
+                let starts = client
+                    .offsets(asked, EARLIEST, Isolation::default())
+                    .await?;
+                match starts[partition] {
+                    start if start > offset => offset = start,
+                    _ => return Err(error),
+                }
+                continue;
+            }
+            data => data?,
+        };
         let bytes = match data.records {
             Records::Bytes(bytes) => bytes,
             Records::Null | Records::External { .. } => return Ok(None),
@@ -93,8 +103,26 @@ async fn first_timestamp<C: Connector>(
     Err(refused(ErrorCode::UnknownServerError))
 }
 
-/// What the leader has from `offset` on.
+/// What the leader has from `offset` on; asked again while the leader moves.
 async fn fetch<C: Connector>(
+    client: &Client<C>,
+    partition: &TopicPartition,
+    offset: Offset,
+) -> Result<PartitionData, ClientError> {
+    client
+        .retry(async || {
+            let data = fetch_once(client, partition, offset).await;
+            if data.as_ref().is_err_and(ClientError::is_retriable) {
+                // Whoever leads now is in fresh metadata only.
+                let topics = std::slice::from_ref(&partition.topic);
+                client.refresh_metadata(topics).await?;
+            }
+            data
+        })
+        .await
+}
+
+async fn fetch_once<C: Connector>(
     client: &Client<C>,
     partition: &TopicPartition,
     offset: Offset,
@@ -128,13 +156,11 @@ async fn fetch<C: Connector>(
         .await?;
     error::check("Fetch", || partition.to_string(), response.error_code, None)?;
     let topics = response.responses.into_iter();
-    let mut partitions = topics.flat_map(|topic| topic.partitions);
-    partitions.next().ok_or_else(|| ClientError::Broker {
-        api: "Fetch",
-        subject: partition.to_string(),
-        code: ErrorCode::UnknownTopicOrPartition,
-        message: Some("the answer leaves it out".to_owned()),
-    })
+    let data = topics.flat_map(|topic| topic.partitions).next();
+    let left_out = || ClientError::broker("Fetch", partition, ErrorCode::UnknownTopicOrPartition);
+    let data = data.ok_or_else(left_out)?;
+    error::check("Fetch", || partition.to_string(), data.error_code, None)?;
+    Ok(data)
 }
 
 #[cfg(test)]
@@ -144,6 +170,10 @@ mod tests {
     use crate::client::ClientOptions;
     use crate::client::scripted::{Received, Reply, Script, answer_basics, run};
     use crate::wire::messages::fetch::{FetchResponse, FetchableTopicResponse};
+    use crate::wire::messages::list_offsets::{
+        ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
+        ListOffsetsTopicResponse,
+    };
     use bytes::Bytes;
 
     /// A compressed batch with a record per timestamp, or a marker.
@@ -163,30 +193,49 @@ mod tests {
 
     /// Gives one batch per fetch, like Kafka where the second has no room.
     fn answer(log: &BTreeMap<Offset, Bytes>, end: Offset, received: &Received) -> Reply {
+        let start = *log.keys().next().unwrap();
+        if received.is::<ListOffsetsRequest>() {
+            return received.answer(&ListOffsetsResponse {
+                topics: vec![ListOffsetsTopicResponse {
+                    name: "t".to_owned(),
+                    partitions: vec![ListOffsetsPartitionResponse {
+                        offset: start,
+                        ..Default::default()
+                    }],
+                }],
+                ..Default::default()
+            });
+        }
         let request: FetchRequest = received.decode();
         assert_eq!((request.max_wait_ms, request.min_bytes), (0, 0));
-        let asked = &request.topics[0].partitions[0];
-        let offset = asked.fetch_offset;
+        let offset = request.topics[0].partitions[0].fetch_offset;
+        if !(start..=end).contains(&offset) {
+            return give(received, ErrorCode::OffsetOutOfRange, Bytes::new());
+        }
         let found = log.range(..=offset).next_back().filter(|_| offset < end);
-        let error_code = match offset {
-            0.. if offset <= end => ErrorCode::None,
-            _ => ErrorCode::OffsetOutOfRange,
-        };
+        let records = found.map(|(_, batch)| batch.clone()).unwrap_or_default();
+        give(received, ErrorCode::None, records)
+    }
+
+    fn give(received: &Received, error_code: ErrorCode, records: Bytes) -> Reply {
         received.answer(&FetchResponse {
             responses: vec![FetchableTopicResponse {
                 topic: "t".into(),
                 partitions: vec![PartitionData {
-                    partition_index: asked.partition,
                     error_code,
-                    records: Records::Bytes(
-                        found.map(|(_, batch)| batch.clone()).unwrap_or_default(),
-                    ),
+                    records: Records::Bytes(records),
                     ..Default::default()
                 }],
                 ..Default::default()
             }],
             ..Default::default()
         })
+    }
+
+    async fn first(client: &Client<Script>, offset: Offset) -> Result<Option<i64>, ErrorCode> {
+        let partition = TopicPartition::new("t", 0);
+        let asked = [(partition.clone(), offset)];
+        client.first_timestamps(&asked).await.unwrap()[&partition]
     }
 
     #[test]
@@ -210,11 +259,6 @@ mod tests {
             });
             let client = Client::connect(until_markers, "broker:1", ClientOptions::default());
             let client = client.await.unwrap();
-            let first = async |client: &Client<Script>, offset| {
-                let partition = TopicPartition::new("t", 0);
-                let asked = [(partition.clone(), offset)];
-                client.first_timestamps(&asked).await.unwrap()[&partition]
-            };
             assert_eq!(first(&client, 0).await, Ok(Some(10)));
             assert_eq!(first(&client, 2).await, Ok(Some(15)));
             assert_eq!(first(&client, 3).await, Ok(Some(40)), "behind a marker");
@@ -228,6 +272,27 @@ mod tests {
             let client = Client::connect(whole, "broker:1", ClientOptions::default());
             let client = client.await.unwrap();
             assert_eq!(first(&client, 6).await, Err(ErrorCode::CorruptMessage));
+        });
+    }
+
+    #[test]
+    fn a_leader_that_moves_and_a_start_that_moved_are_followed() {
+        run(async {
+            let log = BTreeMap::from([batch(5, &[50], false)]);
+            let mut attempts = 0;
+            let script = Script::single(move |received| {
+                attempts += i32::from(received.is::<FetchRequest>());
+                let basics = answer_basics(received, 1);
+                basics.unwrap_or_else(|| match attempts {
+                    1 => Reply::Close,
+                    2 => give(received, ErrorCode::NotLeaderOrFollower, Bytes::new()),
+                    _ => answer(&log, 6, received),
+                })
+            });
+            let client = Client::connect(script, "broker:1", ClientOptions::default());
+            let client = client.await.unwrap();
+            assert_eq!(first(&client, 2).await, Ok(Some(50)), "2 to 4 were deleted");
+            assert_eq!(first(&client, 9).await, Err(ErrorCode::OffsetOutOfRange));
         });
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// How far a log and its reader are at a moment: offsets of a partition, or counts of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Span {
     /// Behind the last record.
     pub end: i64,
     /// The next record to read.
@@ -22,7 +22,7 @@ pub struct Pace {
     pub drained_per_s: f64,
 }
 
-impl Place {
+impl Span {
     /// Records that are not read; 0 for a reader beyond the end.
     pub fn unread(self) -> i64 {
         self.end.saturating_sub(self.next).max(0)
@@ -32,7 +32,7 @@ impl Place {
 impl Pace {
     /// The mean from `before` to `after`. A log that was deleted, or a reader that was set back,
     /// has not moved.
-    pub fn between(before: Place, after: Place, elapsed: Duration) -> Self {
+    pub fn between(before: Span, after: Span, elapsed: Duration) -> Self {
         let elapsed_s = elapsed.as_secs_f64();
         let per_s = |before: i64, after: i64| match after.saturating_sub(before) {
             grown @ 1.. if elapsed_s > 0.0 => grown as f64 / elapsed_s,
@@ -68,13 +68,13 @@ pub fn age_s(timestamp_ms: i64, now_ms: i64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn place(end: i64, next: i64) -> Place {
-        Place { end, next }
+    fn span(end: i64, next: i64) -> Span {
+        Span { end, next }
     }
 
     #[test]
     fn a_backlog_is_read_at_what_reading_is_faster() {
-        let (before, after) = (place(100, 40), place(120, 90));
+        let (before, after) = (span(100, 40), span(120, 90));
         let pace = Pace::between(before, after, Duration::from_secs(2));
         assert_eq!((pace.produced_per_s, pace.drained_per_s), (10.0, 25.0));
         assert_eq!(after.unread(), 30);
@@ -97,15 +97,15 @@ mod tests {
     fn what_goes_back_or_takes_no_time_has_no_rate() {
         let second = Duration::from_secs(1);
         assert_eq!(
-            Pace::between(place(9, 9), place(3, 2), second),
+            Pace::between(span(9, 9), span(3, 2), second),
             Pace::default()
         );
         assert_eq!(
-            Pace::between(place(0, 0), place(9, 9), Duration::ZERO),
+            Pace::between(span(0, 0), span(9, 9), Duration::ZERO),
             Pace::default()
         );
-        assert_eq!(place(5, 9).unread(), 0);
-        assert_eq!(place(i64::MAX, -1).unread(), i64::MAX);
+        assert_eq!(span(5, 9).unread(), 0);
+        assert_eq!(span(i64::MAX, -1).unread(), i64::MAX);
     }
 
     #[test]

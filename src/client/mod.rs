@@ -9,11 +9,12 @@
 //! Bytes from a broker are as untrusted as bytes from a client: they may end a connection with an
 //! error, and never more.
 
-mod clock;
+pub(crate) mod clock;
+mod committed;
 mod connection;
 pub mod consumer;
 pub mod dead_letter;
-mod error;
+pub(crate) mod error;
 mod first_record;
 pub mod lag;
 mod list_offsets;

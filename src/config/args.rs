@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 
 /// Flags of `forebay serve`. Each is also an environment variable (`--data-dir` is
-/// `FOREBAY_DATA_DIR`) and a key of the settings file (`data-dir:`).
+/// `FOREBAY_DATA_DIR`) and a key of the settings file (`data-dir:`), but for `--fetch`, which is
+/// short for a setting (`FOREBAY_FETCH_PATH`, `fetch.path:`), for `--config`, which is no key, and
+/// for `--set`, which is neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct ServeArgs {
     /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:9092]
@@ -22,7 +24,8 @@ pub struct ServeArgs {
     pub cores: Option<String>,
 
     /// Pin each shard to its CPU, also under a cgroup quota; --no-pin leaves all to the scheduler,
-    /// for a machine that others use too [default: pinned unless there is a quota]
+    /// for a machine that others use too [default: pinned; under a quota only to CPUs that --cores
+    /// names]
     #[arg(long, overrides_with = "no_pin")]
     pub pin: bool,
 

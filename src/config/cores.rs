@@ -1,6 +1,8 @@
 //! On which CPUs the shards run: `--cores`, or what affinity and cgroup quota allow.
 //!
-//! A single number is a count of shards; anything with a comma or a dash is a list of CPUs.
+//! A single number is a count of shards; anything with a comma or a dash is a list of CPUs. Under a
+//! quota only named CPUs are pinned to: neighbours with the same quota would all pin to the same
+//! first CPUs.
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -20,19 +22,22 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// What `--cores` says, for a process that may use `allowed` CPUs.
+    /// What `--cores` says, for a process that may use `allowed` CPUs, and of their time `quota`.
     ///
     /// # Errors
     /// What is wrong with the text, as the end of a sentence.
-    pub(super) fn parse(text: &str, allowed: &[usize]) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, allowed: &[usize], quota: Option<f64>) -> Result<Self, String> {
         let form = || "must be a count like 2 or a list of CPUs like 0,1 or 0-3".to_owned();
         if let Ok(count) = text.trim().parse::<usize>() {
             return match count {
                 0 => Err("asks for no shard at all; to name CPU 0 write 0-0".to_owned()),
                 1..=SHARDS_MAX => Ok(Self {
-                    cpus: (0..count)
-                        .map(|shard| Some(allowed[shard % allowed.len()]))
-                        .collect(),
+                    cpus: match bound(allowed, quota) {
+                        Some(_) => vec![None; count],
+                        None => (0..count)
+                            .map(|shard| Some(allowed[shard % allowed.len()]))
+                            .collect(),
+                    },
                     why: format!("{count} as told, over {} CPUs", allowed.len()),
                 }),
                 _ => Err(format!("is too much; the most is {SHARDS_MAX}")),
@@ -66,19 +71,20 @@ impl Shards {
         })
     }
 
-    /// One shard per CPU this process may use, fewer under a cgroup quota. Under a quota they are
-    /// not pinned: neighbours with the same quota would all pin to the same first CPUs.
+    /// One shard per CPU this process may use, fewer under a cgroup quota.
     pub(super) fn all(allowed: &[usize], quota: Option<f64>) -> Self {
-        let count = allowed.len().min(SHARDS_MAX);
-        match quota {
-            Some(quota) if quota.ceil() < count as f64 => Self {
-                cpus: vec![None; (quota.ceil() as usize).max(1)],
+        match bound(allowed, quota) {
+            Some(quota) => Self {
+                cpus: vec![None; (quota.ceil() as usize).clamp(1, SHARDS_MAX)],
                 why: format!("the cgroup's quota is {quota} CPUs"),
             },
-            _ => Self {
-                cpus: allowed[..count].iter().copied().map(Some).collect(),
-                why: format!("this process may use {count} CPUs"),
-            },
+            None => {
+                let cpus = allowed.iter().copied().map(Some).take(SHARDS_MAX);
+                Self {
+                    cpus: cpus.collect(),
+                    why: format!("this process may use {} CPUs", allowed.len()),
+                }
+            }
         }
     }
 
@@ -103,6 +109,11 @@ impl Shards {
             && count <= allowed.len()
             && quota.is_none_or(|quota| count as f64 <= quota)
     }
+}
+
+/// The quota, if it is less than what the CPUs give.
+fn bound(allowed: &[usize], quota: Option<f64>) -> Option<f64> {
+    quota.filter(|quota| *quota < allowed.len() as f64)
 }
 
 /// The CPUs that this process may use, ascending; never empty. The kernel keeps them within the
@@ -177,7 +188,7 @@ mod tests {
     use super::*;
 
     fn cpus(text: &str) -> Result<Vec<Option<usize>>, String> {
-        Shards::parse(text, &[0, 1, 2, 3]).map(|shards| shards.cpus)
+        Shards::parse(text, &[0, 1, 2, 3], None).map(|shards| shards.cpus)
     }
 
     #[test]
@@ -210,6 +221,14 @@ mod tests {
     #[test]
     fn a_quota_lowers_the_default_and_unpins() {
         let all = |quota| Shards::all(&[0, 1, 2, 3], quota).cpus;
+        let told = |text| Shards::parse(text, &[0, 1, 2, 3], Some(2.5)).unwrap().cpus;
+        assert_eq!(told("2"), [None, None]);
+        assert_eq!(
+            told("2-3"),
+            [Some(2), Some(3)],
+            "whoever names them has them"
+        );
+        assert_eq!(all(Some(3.5)), [None; 4]);
         assert_eq!(all(None), [Some(0), Some(1), Some(2), Some(3)]);
         assert_eq!(all(Some(1.5)), [None, None]);
         assert_eq!(all(Some(0.2)), [None]);
@@ -248,7 +267,7 @@ mod tests {
     #[test]
     fn shards_share_a_cpu_or_have_one_each() {
         let each = |text: &str, quota| {
-            let shards = Shards::parse(text, &[0, 1]).unwrap();
+            let shards = Shards::parse(text, &[0, 1], quota).unwrap();
             shards.has_cpu_each(&[0, 1], quota)
         };
         assert!(each("2", None) && each("0,1", Some(2.0)));
@@ -268,7 +287,7 @@ mod tests {
         let pinned = |pin| Shards::all(&[4, 5], Some(0.5)).pinned(pin, &[4, 5]).cpus;
         assert_eq!(pinned(true), [Some(4)]);
         assert_eq!(pinned(false), [None]);
-        let told = Shards::parse("5,4", &[4, 5]).unwrap();
+        let told = Shards::parse("5,4", &[4, 5], Some(0.5)).unwrap();
         assert_eq!(told.clone().pinned(true, &[4, 5]), told);
     }
 }

@@ -272,7 +272,7 @@ fn parse_shards(
     allowed: &[usize],
     quota: Option<f64>,
 ) -> Result<Shards, ConfigError> {
-    let shards = parse_option(given, "cores", |text| Shards::parse(text, allowed))?;
+    let shards = parse_option(given, "cores", |text| Shards::parse(text, allowed, quota))?;
     let shards = shards.unwrap_or_else(|| Shards::all(allowed, quota));
     let Some(pin) = parse_option(given, "pin", parse_bool)? else {
         return Ok(shards);

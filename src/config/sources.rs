@@ -242,7 +242,7 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<Strin
 }
 
 /// A YAML value as text: a scalar as written in canonical form, a list joined by commas, `None` for
-/// null.
+/// null. A list of one number is written as a range, so that it is no count.
 #[derive(Debug)]
 struct Text(Option<String>);
 
@@ -300,6 +300,9 @@ impl<'de> Visitor<'de> for TextVisitor {
         while let Some(Text(item)) = items.next_element()? {
             texts.push(item.ok_or_else(|| de::Error::custom("a list entry has no value"))?);
         }
-        Ok(Text(Some(texts.join(","))))
+        Ok(Text(Some(match texts.as_slice() {
+            [one] if one.parse::<usize>().is_ok() => format!("{one}-{one}"),
+            _ => texts.join(","),
+        })))
     }
 }

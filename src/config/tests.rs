@@ -369,7 +369,8 @@ fn switches_are_flags_words_and_values() {
         let cpus = load(flags, environment).unwrap().shards.cpus;
         cpus.iter().all(Option::is_some)
     };
-    assert!(pins(&["--cores", "1"], &[]));
+    let named = cores::allowed_cpus()[0];
+    assert!(pins(&["--cores", &format!("{named}-{named}")], &[]));
     assert!(!pins(&["--cores", "1", "--no-pin"], &[]));
     assert!(
         pins(&["--cores", "1", "--no-pin", "--pin"], &[]),
@@ -420,6 +421,14 @@ fn shards_without_a_cpu_each_never_spin() {
     assert_eq!(poll("1000"), (Duration::ZERO, true));
     let config = load(&["--cores", "1000"], &[]).unwrap();
     assert!(!config.poll_refused, "nobody asked for it");
+}
+
+#[test]
+fn a_list_of_one_cpu_is_no_count() {
+    let named = cores::allowed_cpus()[0];
+    let config = load_file(&format!("cores: [{named}]\n")).unwrap();
+    assert_eq!(config.shards.cpus, [Some(named)]);
+    assert_eq!(config.shards.why, "CPUs as told");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::timers::Timer;
 use super::turn::{Turn, join_error};
 use super::{Caller, Coordinator, Output, Record, Reply};
 use crate::base::limits::{
-    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX,
+    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX, MEMBER_PROTOCOLS_MAX,
 };
 use crate::base::marks::{self, Mark};
 use crate::base::{ErrorCode, Now};
@@ -81,7 +81,7 @@ impl Coordinator {
 /// What a member may be called and may say.
 fn check_bounds(request: &JoinGroupRequest) -> Result<(), ErrorCode> {
     let instance_id = request.group_instance_id.as_deref().unwrap_or_default();
-    if instance_id.len() > GROUP_ID_BYTES_MAX {
+    if instance_id.len() > GROUP_ID_BYTES_MAX || request.protocols.len() > MEMBER_PROTOCOLS_MAX {
         Err(ErrorCode::InvalidRequest)
     } else if said(&request.protocols) > MEMBER_METADATA_BYTES_MAX {
         Err(ErrorCode::MessageTooLarge)

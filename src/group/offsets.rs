@@ -140,11 +140,13 @@ impl Coordinator {
             .push((caller.token, Reply::OffsetFetch(response)));
     }
 
-    /// Forgets positions in topics that the group does not read (KIP-496).
+    /// Forgets positions in topics that the group does not read (KIP-496). `exists` tells whether a
+    /// topic has a partition: the position of one that is gone can be forgotten, if there is one.
     pub fn offset_delete(
         &mut self,
         caller: Caller<'_>,
         request: OffsetDeleteRequest,
+        exists: impl Fn(&str, i32) -> bool,
         out: &mut Output,
     ) {
         self.assert_replayed();
@@ -152,7 +154,7 @@ impl Coordinator {
         let mut response = OffsetDeleteResponse::default();
         match validate_delete(&request.group_id, group) {
             Ok(group) => {
-                let (tombstones, topics) = group.delete_offsets(request);
+                let (tombstones, topics) = group.delete_offsets(request, exists);
                 response.topics = topics;
                 self.push_records(tombstones, out);
             }
@@ -160,6 +162,25 @@ impl Coordinator {
         }
         out.replies
             .push((caller.token, Reply::OffsetDelete(response)));
+    }
+
+    /// The log is replayed: forgets offsets of topics that were deleted, where a crash, or a shard
+    /// that did not know yet, has left some. No record says so: the next start does it again.
+    pub fn forget_unknown_topics(&mut self, exists: impl Fn(TopicId) -> bool) {
+        for group in self.groups.values_mut() {
+            let before = group.size.sum();
+            let topics = group.offsets.iter();
+            let unknown = topics.flat_map(|(name, partitions)| {
+                let partitions = partitions.iter().filter(|(_, offset)| {
+                    offset.topic_id != TopicId::ZERO && !exists(offset.topic_id)
+                });
+                partitions.map(move |(partition, _)| (name.clone(), *partition))
+            });
+            for (topic, partition) in unknown.collect::<Vec<_>>() {
+                group.remove_offset(&topic, partition);
+            }
+            self.size_bytes = self.size_bytes - before + group.size.sum();
+        }
     }
 
     /// Offsets of deleted topics are forgotten.
@@ -332,6 +353,7 @@ impl Group {
     fn delete_offsets(
         &self,
         request: OffsetDeleteRequest,
+        exists: impl Fn(&str, i32) -> bool,
     ) -> (Vec<Record>, Vec<OffsetDeleteResponseTopic>) {
         let mut tombstones = vec![];
         let mut topics = vec![];
@@ -341,13 +363,17 @@ impl Group {
             let mut partitions = vec![];
             for partition in topic.partitions {
                 let index = partition.partition_index;
-                if !is_read && offsets.is_some_and(|offsets| offsets.contains_key(&index)) {
+                let is_stored = offsets.is_some_and(|offsets| offsets.contains_key(&index));
+                if !is_read && is_stored {
                     let group_id = &request.group_id;
                     tombstones.push(records::offset(group_id, &topic.name, index, None));
                 }
                 partitions.push(OffsetDeleteResponsePartition {
                     partition_index: index,
                     error_code: match is_read {
+                        _ if !is_stored && !exists(&topic.name, index) => {
+                            ErrorCode::UnknownTopicOrPartition
+                        }
                         true => ErrorCode::GroupSubscribedToTopic,
                         false => ErrorCode::None,
                     },

@@ -123,8 +123,9 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn knows(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|known| known.name == protocol)
+    /// The names of its protocols, by preference.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.protocols.iter().map(|protocol| protocol.name.as_str())
     }
 
     /// What the member said under a protocol; empty if it does not know it.
@@ -268,22 +269,17 @@ impl Group {
         if let Phase::Empty = self.phase {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
-        self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols
-                .iter()
-                .any(|protocol| self.all_know(&protocol.name))
+        let names = protocols.iter().map(|protocol| protocol.name.as_str());
+        self.protocol_type.as_deref() == Some(protocol_type) && !self.known_to_all(names).is_empty()
     }
 
     /// The protocol for the next generation: each member votes for the first of its own that all
     /// know, most votes win, equal votes go by name.
     pub(super) fn select_protocol(&self) -> Option<String> {
+        let common = self.known_to_all(self.members.values().next()?.names());
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let names = member
-                .protocols
-                .iter()
-                .map(|protocol| protocol.name.as_str());
-            if let Some(vote) = names.into_iter().find(|name| self.all_know(name)) {
+            if let Some(vote) = member.names().find(|name| common.contains(name)) {
                 *votes.entry(vote).or_default() += 1;
             }
         }
@@ -292,8 +288,13 @@ impl Group {
         Some(name.to_owned())
     }
 
-    fn all_know(&self, protocol: &str) -> bool {
-        self.members.values().all(|member| member.knows(protocol))
+    /// Those of the names that all members know.
+    fn known_to_all<'a>(&self, names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+        let members = self.members.values();
+        members.fold(names.collect(), |common: BTreeSet<&'a str>, member| {
+            let known = member.names().filter_map(|name| common.get(name).copied());
+            known.collect()
+        })
     }
 
     /// Adds a member; the first one leads and says what kind of group this is.
@@ -388,7 +389,12 @@ impl Group {
 
     /// Applies a metadata record. One that is older than the round in progress (the birth of a
     /// group whose first member is joining already) leaves the round alone.
-    pub(super) fn replay_metadata(&mut self, value: GroupMetadataValue) {
+    pub(super) fn replay_metadata(&mut self, mut value: GroupMetadataValue) {
+        for member in &mut value.members {
+            // Members stay for long; the buffer that the log was read into must not.
+            member.subscription = Bytes::copy_from_slice(&member.subscription);
+            member.assignment = Bytes::copy_from_slice(&member.assignment);
+        }
         let settles = match self.phase {
             Phase::Empty | Phase::Stable => true,
             Phase::Joining(_) => value.generation >= self.next_generation(),

@@ -59,7 +59,7 @@ impl Log {
             return Err(AppendError::Poisoned(why.clone()));
         }
         if let Some(why) = &self.stalled
-            && (origin != Origin::Coordinator || self.queued_bytes > STALLED_BYTES_MAX)
+            && (origin != Origin::Coordinator || !self.takes_decisions())
         {
             return Err(AppendError::Stalled(why.clone()));
         }
@@ -118,6 +118,12 @@ impl Log {
             header.max_timestamp,
             awaited,
         ))
+    }
+
+    /// True if the next batch of [`Origin::Coordinator`] is taken: the log can grow, or not too
+    /// much waits until it can. Asked before a machine decides, as it cannot take back what it has.
+    pub fn takes_decisions(&self) -> bool {
+        self.stalled.is_none() || self.queued_bytes <= STALLED_BYTES_MAX
     }
 
     /// Writes everything queued with one vectored write per segment, closing segments when due.

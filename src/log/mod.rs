@@ -25,7 +25,7 @@ mod walk;
 mod watermarks;
 
 #[cfg(test)]
-mod test_dir;
+pub mod test_dir;
 #[cfg(test)]
 mod tests;
 

@@ -168,6 +168,9 @@ impl<I: Io> Shard<I> {
                 Err(error) if is_out_of_room(&error) => return Err(error.into()),
                 Err(error) => {
                     error!(partition = key.partition, %error, "the groups cannot be loaded");
+                    let why =
+                        format!("the partition is offline, its groups cannot be loaded: {error}");
+                    self.set_offline(key, &why);
                 }
             }
         }

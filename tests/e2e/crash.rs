@@ -1,5 +1,6 @@
 //! `forebay crash-test` as anybody runs it, for a few crashes: `scripts/crash-test` does many.
 
+use crate::skipped;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader};
@@ -25,7 +26,7 @@ fn receipts(arguments: &[&str]) -> Option<serde_json::Value> {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains(REFUSED) {
-        println!("skipped: {said}");
+        skipped(&said);
         return None;
     }
     let shown = String::from_utf8_lossy(&output.stdout);
@@ -71,7 +72,7 @@ fn an_interrupted_crash_test_leaves_nothing_behind() {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let said = lines.next().unwrap().unwrap();
         if said.contains(REFUSED) {
-            println!("skipped: {said}");
+            skipped(&said);
             assert_eq!(child.wait().unwrap().code(), Some(2));
         } else {
             assert!(said.contains("127.0.0.1:"), "{said}");

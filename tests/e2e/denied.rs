@@ -1,7 +1,8 @@
-//! What the broker does where the machine denies it files, threads or locked memory: it says so and what to
-//! do about it in one line, and serves without a ring unless one was asked for.
+//! What the broker does where the machine denies it files, threads or locked memory: it says so and
+//! what to do about it in one line, and serves without a ring unless one was asked for.
 
 use crate::broker::{Raw, batch};
+use crate::skipped;
 use forebay::base::ErrorCode;
 use forebay::wire::messages::metadata::MetadataRequest;
 use nix::sys::signal::{Signal, kill};
@@ -94,8 +95,7 @@ fn without_descriptors_it_says_so_in_one_line() {
 fn without_locked_memory_it_serves_without_a_ring_or_says_so() {
     let seen = serve("-l 0", "--io uring --cores 2");
     if seen.io == "io_uring" {
-        println!("skipped: this kernel does not count rings as locked memory");
-        return;
+        return skipped("this kernel does not count rings as locked memory");
     }
     assert_refused(&seen, &["ENOMEM", "ulimit -l", "--io posix"]);
     let seen = serve("-l 0", "--io auto --cores 2");
@@ -107,7 +107,7 @@ fn without_locked_memory_it_serves_without_a_ring_or_says_so() {
 #[test]
 fn without_workers_of_the_ring_it_syncs_by_itself() {
     if !Uid::effective().is_root() {
-        return println!("skipped: only root can run a broker as a user without other processes");
+        return skipped("only root can run a broker as a user without other processes");
     }
     let dir = tempfile::tempdir().unwrap();
     set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
@@ -135,7 +135,7 @@ fn without_workers_of_the_ring_it_syncs_by_itself() {
             assert_eq!(seen, (ErrorCode::None, offset));
         }
     } else {
-        println!("skipped: there is no ring here");
+        skipped("there is no ring here");
     }
     // It may have ended by itself.
     let _ = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);

@@ -378,6 +378,90 @@ fn what_fails_again_and_again_is_left_after_three_replays() {
 }
 
 #[test]
+fn letters_that_cannot_be_sent_do_not_hold_up_the_others() {
+    let broker = Broker::with(&[]);
+    let mut raw = broker.connect();
+    let small = ["--config", "max.message.bytes=1000"];
+    shown(
+        &broker,
+        &[&["topic", "create", "orders"], &small[..]].concat(),
+    );
+    raw.create_topic("orders-dlt", 1);
+    let from = |topic: &[u8], offset| {
+        let mut headers = connect(0, offset);
+        headers[0].1 = topic.to_vec();
+        headers
+    };
+    bury(&mut raw, 0, "alice", &connect(0, 1));
+    bury(&mut raw, 0, "bob", &from(b"gone", 2));
+    bury(&mut raw, 0, "carol", &from(b"\xff\x1b[2J", 3));
+    bury(&mut raw, 0, &"d".repeat(1_000), &connect(0, 4));
+    bury(&mut raw, 0, "erin", &connect(0, 5));
+
+    let replay = ["dlq", "replay", "orders-dlt", "--all"];
+    let output = run(&broker, &replay);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for line in [
+        "2 replayed\n  2 to \"orders\"\n",
+        "1 go to topic \"gone\", which does not exist: create it",
+        "or name another one with --to: 0:1\n",
+        "[2J\", which is no name of a topic",
+        "MESSAGE_TOO_LARGE",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
+    assert!(!said.contains('\x1b'), "{said}");
+    let sent = copies(&broker, "orders");
+    assert_eq!(
+        sent.keys().collect::<Vec<_>>(),
+        ["orders/0/1", "orders/0/5"]
+    );
+    raw.create_topic("gone", 1);
+    let said = run(&broker, &replay).stdout;
+    assert!(said.starts_with(b"1 replayed\n  1 to \"gone\""), "{said:?}");
+}
+
+#[test]
+fn what_compaction_may_have_taken_is_not_sent_again() {
+    let broker = Broker::with(&[]);
+    let mut raw = broker.connect();
+    raw.create_topic("orders", 1);
+    let compact = ["--config", "cleanup.policy=compact"];
+    shown(
+        &broker,
+        &[&["topic", "create", "latest"], &compact[..]].concat(),
+    );
+    raw.create_topic("orders-dlt", 1);
+    raw.create_topic("orders-dlt-journal", 1);
+    for (offset, topic) in (0..).zip(["orders", "latest"]) {
+        let mut headers = connect(0, offset);
+        headers[0].1 = topic.into();
+        bury(&mut raw, 0, "alice", &headers);
+        // A replay that was cut short before it sent anything.
+        let mut note = Builder::new(Codec::None);
+        let (key, value) = (
+            format!("{topic}/0/{offset}"),
+            format!(r#"{{"state":"sending","topic":"{topic}","partition":0,"end":0,"replays":1}}"#),
+        );
+        note.append(TIME_MS, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+        let answer = raw.produce("orders-dlt-journal", 0, note.build());
+        assert!(!answer.error_code.is_error(), "{answer:?}");
+    }
+    let output = run(&broker, &["dlq", "replay", "orders-dlt", "--all"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("1 replayed\n  1 to \"orders\"\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("may be gone") && said.contains(": 0:1"),
+        "{said}"
+    );
+    assert_eq!(records(&broker, "latest").len(), 0);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_in_a_sentence() {
     let broker = Broker::with(&[]);
     let mut raw = broker.connect();
@@ -400,7 +484,7 @@ fn what_makes_no_sense_is_refused_in_a_sentence() {
     check(
         1,
         &["replay", "orders-dlt", "--all"],
-        "\"orders\", to which",
+        "1 dead letter was left",
     );
     check(
         1,

@@ -2,6 +2,7 @@
 //! device. It needs root; without, or where the tools are missing, the reason is printed and there
 //! is none. It is unmounted when it is dropped.
 
+use crate::skipped;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use std::os::fd::AsRawFd;
@@ -69,7 +70,7 @@ impl LoopDisk {
 
     fn format(&self, mib: u64, options: &[&str]) -> bool {
         if !nix::unistd::geteuid().is_root() {
-            println!("skipped: mounting a file system needs root");
+            skipped("mounting a file system needs root");
             return false;
         }
         let file = std::fs::File::create(&self.image).unwrap();
@@ -138,11 +139,11 @@ fn run(program: &str, arguments: &[&str]) -> bool {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
             let why = String::from_utf8_lossy(&output.stderr).into_owned();
-            println!("skipped: {program} {arguments:?}: {why}");
+            skipped(&format!("{program} {arguments:?}: {why}"));
             false
         }
         Err(error) => {
-            println!("skipped: {program}: {error}");
+            skipped(&format!("{program}: {error}"));
             false
         }
     }

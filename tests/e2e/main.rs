@@ -4,6 +4,7 @@
 mod admin;
 mod broker;
 mod clients;
+mod consume;
 mod conversation;
 mod cores;
 mod crash;
@@ -18,4 +19,12 @@ mod loop_disk;
 mod overload;
 mod repeats;
 mod restart;
+mod serve;
 mod steering;
+
+use std::io::Write;
+
+/// Says why a test has nothing to do here; what `println!` prints is not shown of tests that pass.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}

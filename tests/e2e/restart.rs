@@ -2,11 +2,18 @@
 
 use crate::broker::{Broker, Raw, batch};
 use forebay::base::ErrorCode;
+use forebay::base::placement::coordinator_partition;
+use forebay::batch::{Builder, Codec};
 use forebay::wire::messages::delete_topics::DeleteTopicsRequest;
+use forebay::wire::messages::find_coordinator::FindCoordinatorRequest;
+use forebay::wire::messages::list_groups::ListGroupsRequest;
 use forebay::wire::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
 };
 use forebay::wire::messages::metadata::MetadataRequest;
+use forebay::wire::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -93,6 +100,25 @@ fn a_data_directory_has_one_owner() {
     );
 }
 
+#[test]
+fn a_busy_port_is_refused_before_anything_is_touched() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = forebay::config::ServeArgs {
+        listen: Some(taken.local_addr().unwrap().to_string()),
+        data_dir: Some(data.display().to_string()),
+        ..Default::default()
+    };
+    let config = forebay::config::Config::from_sources(&args, []).unwrap();
+    let refused = forebay::server::Server::start(&config).err().unwrap();
+    assert!(
+        refused.to_string().contains("choose another port"),
+        "{refused}"
+    );
+    assert!(!data.exists());
+}
+
 /// Contents of all files of a directory.
 fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
@@ -153,6 +179,58 @@ fn a_partition_with_a_missing_segment_is_refused_and_the_others_serve() {
     });
     assert_eq!(end_offset(&broker, "logs", 0), 7);
     assert_eq!(end_offset(&broker, "logs", 1), 2);
+}
+
+/// The error of a look for the coordinator of a group.
+fn coordinator(raw: &mut Raw, group_id: &str) -> ErrorCode {
+    let request = FindCoordinatorRequest {
+        key: group_id.to_owned(),
+        ..FindCoordinatorRequest::default()
+    };
+    raw.ask(3, &request).error_code
+}
+
+#[test]
+fn groups_that_cannot_be_loaded_have_no_coordinator_and_others_go_on() {
+    let mut broker = Broker::start(1, "auto");
+    let mut raw = broker.connect();
+    raw.create_topic("t", 1);
+    assert_eq!(coordinator(&mut raw, "g"), ErrorCode::None);
+    let topic = OffsetCommitRequestTopic {
+        name: "t".to_owned(),
+        partitions: vec![OffsetCommitRequestPartition::default()],
+        ..OffsetCommitRequestTopic::default()
+    };
+    let commit = OffsetCommitRequest {
+        group_id: "g".to_owned(),
+        topics: vec![topic],
+        ..OffsetCommitRequest::default()
+    };
+    let committed = raw.ask(7, &commit);
+    assert_eq!(
+        committed.topics[0].partitions[0].error_code,
+        ErrorCode::None
+    );
+    drop(raw);
+    broker.restart_after(1, "auto", |dir| {
+        let partition = coordinator_partition("g", 50);
+        let log = format!("__consumer_offsets-{partition}/00000000000000000000.log");
+        let mut builder = Builder::new(Codec::None);
+        builder.set_base_offset(1);
+        builder.set_partition_leader_epoch(0);
+        // The key of an offset, cut off.
+        builder.append(0, Some(&[0, 1, 0]), None, &[]);
+        let mut bytes = fs::read(dir.join(&log)).unwrap();
+        bytes.extend(builder.build());
+        fs::write(dir.join(&log), bytes).unwrap();
+        fs::remove_file(dir.join(".kafka_cleanshutdown")).unwrap();
+    });
+    let mut raw = broker.connect();
+    let unavailable = ErrorCode::CoordinatorNotAvailable;
+    assert_eq!(coordinator(&mut raw, "g"), unavailable);
+    assert_eq!(coordinator(&mut raw, "h"), ErrorCode::None);
+    let groups = raw.ask(4, &ListGroupsRequest::default());
+    assert_eq!(groups.error_code, ErrorCode::None);
 }
 
 #[test]

@@ -78,14 +78,14 @@ impl Ledgers {
         let distinct = "count(DISTINCT order_id)";
         Ok(Books {
             orders: number(&self.shop, "SELECT count(*) FROM orders")?,
-            items: number(&self.shop, "SELECT ifnull(sum(quantity), 0) FROM orders")?,
+            items: number(&self.shop, "SELECT coalesce(sum(quantity), 0) FROM orders")?,
             money: money(
                 &self.shop,
                 "SELECT currency, sum(quantity * unit_cents) FROM orders GROUP BY currency",
             )?,
             movements: number(&self.stock, "SELECT count(*) FROM movements")?,
             stock_orders: number(&self.stock, &format!("SELECT {distinct} FROM movements"))?,
-            stock_items: number(&self.stock, "SELECT ifnull(-sum(level), 0) FROM levels")?,
+            stock_items: number(&self.stock, "SELECT coalesce(-sum(level), 0) FROM levels")?,
             payments: number(&self.payment, "SELECT count(*) FROM payments")?,
             payment_orders: number(&self.payment, &format!("SELECT {distinct} FROM payments"))?,
             payment_money: money(

@@ -2,9 +2,8 @@
 //! after it. So an event is handled at least once by the broker's books and exactly once by the
 //! database's.
 //!
-//! What is not handled: events of other types are ignored (anyone may add types to the topic);
-//! events of a type that the service reads, but in an unknown version or with malformed data, and
-//! what is no envelope at all, go to the dead letter topic.
+//! What is not handled: events of other types are ignored (anyone may add types to the topic); what
+//! cannot be read, and what the handler or its database refuses, goes to the dead letter topic.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +13,12 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rusqlite::{Connection, Transaction};
 
 use crate::crash::{self, Point};
+use crate::dead_letter::DeadLetters;
 use crate::envelope::Envelope;
+use crate::events::Event;
 use crate::failure::Failure;
 use crate::settings::Settings;
-use crate::upcast::Unreadable;
-use crate::{database, dead_letter, inbox, kafka};
+use crate::{database, inbox, kafka, upcast};
 
 /// What a service does with events.
 pub trait Handler {
@@ -26,38 +26,17 @@ pub trait Handler {
     const NAME: &'static str;
     /// Its tables, the inbox among them.
     const SCHEMAS: &'static [&'static str];
-    /// The types of events that it reads.
-    const READS: &'static [&'static str];
+    /// The event that it reads.
+    type Event: Event;
 
-    /// The effect of an event, within the transaction that notes it as handled.
-    fn apply(&self, transaction: &Transaction<'_>, event: &Envelope) -> Result<(), Refusal>;
-}
-
-/// Why an event had no effect.
-#[derive(Debug)]
-pub enum Refusal {
-    /// It cannot be read by this code, now or later.
-    Unreadable(Unreadable),
-    /// This process cannot go on; the event will come again.
-    Failure(Failure),
-}
-
-impl From<Unreadable> for Refusal {
-    fn from(unreadable: Unreadable) -> Self {
-        Self::Unreadable(unreadable)
-    }
-}
-
-impl From<Failure> for Refusal {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
-}
-
-impl From<rusqlite::Error> for Refusal {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Failure(error.into())
-    }
+    /// The effect of an event, within the transaction that notes it as handled. An event that can
+    /// never have its effect is to be `Rejected`.
+    fn apply(
+        &self,
+        transaction: &Transaction<'_>,
+        envelope: &Envelope,
+        event: &Self::Event,
+    ) -> Result<(), Failure>;
 }
 
 /// How a service is run.
@@ -85,6 +64,7 @@ struct Tally {
 pub fn run<H: Handler>(handler: &H, settings: &Settings, run: &Run) -> Result<(), Failure> {
     let mut connection = database::open(&settings.dir, H::NAME, H::SCHEMAS)?;
     kafka::ensure_topic(settings, &settings.topic)?;
+    let letters = DeadLetters::open(settings, H::NAME)?;
     let consumer = subscribe(settings, H::NAME, &run.instance)?;
     let (mut tally, mut shown) = (Tally::default(), Tally::default());
     let mut ended = BTreeSet::new();
@@ -92,7 +72,16 @@ pub fn run<H: Handler>(handler: &H, settings: &Settings, run: &Run) -> Result<()
         match message {
             Ok(message) => {
                 ended.remove(&message.partition());
-                handle(handler, settings, &mut connection, &message, &mut tally)?;
+                match handle(handler, settings, &consumer, &mut connection, &message) {
+                    Ok(Some(true)) => tally.applied += 1,
+                    Ok(Some(false)) => tally.seen_before += 1,
+                    Ok(None) => tally.ignored += 1,
+                    Err(Failure::Rejected(why)) => {
+                        letters.send(&message, &why)?;
+                        tally.dead_letters += 1;
+                    }
+                    Err(failure) => return Err(failure),
+                }
                 crash::point(settings.crash_at.as_ref(), Point::OffsetNotCommitted);
                 // Refused if the partition has just moved: then its new owner handles the event
                 // again, and finds it in the inbox.
@@ -130,37 +119,28 @@ fn subscribe(settings: &Settings, name: &str, instance: &str) -> Result<BaseCons
     Ok(consumer)
 }
 
+/// Gives an event its effect: whether it was new, or none if it is of no concern to the service.
 fn handle<H: Handler>(
     handler: &H,
     settings: &Settings,
+    consumer: &BaseConsumer,
     connection: &mut Connection,
     message: &BorrowedMessage<'_>,
-    tally: &mut Tally,
-) -> Result<(), Failure> {
-    let handled = Envelope::decode(message.payload())
-        .map_err(Refusal::from)
-        .and_then(|event| {
-            if !H::READS.contains(&event.event_type.as_str()) {
-                return Ok(None);
-            }
-            let applied = inbox::once(connection, event.id, |transaction| {
-                handler.apply(transaction, &event)?;
-                crash::point(settings.crash_at.as_ref(), Point::EffectNotCommitted);
-                Ok::<_, Refusal>(())
-            })?;
-            Ok(Some(applied))
-        });
-    match handled {
-        Ok(Some(true)) => tally.applied += 1,
-        Ok(Some(false)) => tally.seen_before += 1,
-        Ok(None) => tally.ignored += 1,
-        Err(Refusal::Unreadable(why)) => {
-            dead_letter::send(settings, H::NAME, message, &why)?;
-            tally.dead_letters += 1;
+) -> Result<Option<bool>, Failure> {
+    let envelope = Envelope::decode(message.payload())?;
+    let Some(event) = upcast::read::<H::Event>(&envelope)? else {
+        return Ok(None);
+    };
+    let new = inbox::once(connection, envelope.id, |transaction| {
+        handler.apply(transaction, &envelope, &event)?;
+        if crash::is_due(settings.crash_at.as_ref(), Point::EffectNotCommitted) {
+            // At its worst: all offsets stored so far are committed just before.
+            let _ = commit(consumer);
+            std::process::abort();
         }
-        Err(Refusal::Failure(failure)) => return Err(failure),
-    }
-    Ok(())
+        Ok(())
+    })?;
+    Ok(Some(new))
 }
 
 fn show(name: &str, tally: &Tally) {

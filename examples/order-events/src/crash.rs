@@ -56,11 +56,17 @@ impl FromStr for Crash {
 
 /// Dies here, if this is the point and the time.
 pub fn point(crash: Option<&Crash>, here: Point) {
-    let Some(crash) = crash.filter(|crash| crash.point == here) else {
-        return;
-    };
-    if crash.passes_left.load(Ordering::Relaxed) == 0 {
+    if is_due(crash, here) {
         std::process::abort();
     }
+}
+
+/// Whether this is the point and the time to die.
+pub fn is_due(crash: Option<&Crash>, here: Point) -> bool {
+    let Some(crash) = crash.filter(|crash| crash.point == here) else {
+        return false;
+    };
+    let due = crash.passes_left.load(Ordering::Relaxed) == 0;
     crash.passes_left.fetch_sub(1, Ordering::Relaxed);
+    due
 }

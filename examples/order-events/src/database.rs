@@ -1,6 +1,7 @@
 //! A service's own database: one SQLite file that no other service reads. Committed means on disk
-//! (`synchronous = FULL`).
+//! (`synchronous = FULL`). A part of which there may be one only takes a lock beside it.
 
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -33,4 +34,20 @@ pub fn open(dir: &Path, name: &str, schemas: &[&str]) -> Result<Connection, Fail
 /// later.
 pub fn begin(connection: &mut Connection) -> Result<Transaction<'_>, Failure> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+}
+
+/// Sees to it that there is one `part` only. Held as long as the process lives; the system lets go
+/// of it however the process ends.
+pub fn lock(dir: &Path, part: &str) -> Result<File, Failure> {
+    let path = dir.join(format!("{part}.lock"));
+    let refuse = |error| Failure::new(format!("{}: {error}", path.display()));
+    let file = File::create(&path).map_err(refuse)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(format!(
+            "another {part} runs on {}: end it first",
+            dir.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(refuse(error)),
+    }
 }

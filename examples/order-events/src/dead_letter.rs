@@ -1,36 +1,53 @@
-//! Where an event goes that a service can never read: to its dead letter topic, as it came, with
+//! Where an event goes that a service can never handle: to its dead letter topic, as it came, with
 //! the reason in headers that bear the names of Kafka Connect (KIP-298). All values are text. A
 //! crash before the offset is committed sends the letter again, with the same origin.
 
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Rejected};
 use crate::kafka;
 use crate::publisher::{Publisher, Record};
 use crate::settings::Settings;
-use crate::upcast::Unreadable;
 
 /// What the names of the headers begin with.
 const PREFIX: &str = "__connect.errors.";
 
-/// Sends a record that `service` cannot read to its dead letter topic, and waits until it is kept.
-pub fn send(
-    settings: &Settings,
-    service: &str,
-    message: &BorrowedMessage<'_>,
-    why: &Unreadable,
-) -> Result<(), Failure> {
-    let topic = format!("{}-{service}-dlt", settings.topic);
-    let (partition, offset) = (message.partition(), message.offset());
-    eprintln!(
-        "{service}: partition {partition} offset {offset} goes to {topic}: {}",
-        why.message
-    );
-    kafka::ensure_topic(settings, &topic)?;
+/// The dead letters of a service.
+pub struct DeadLetters {
+    topic: String,
+    publisher: Publisher,
+}
+
+impl DeadLetters {
+    /// Creates the topic unless it is there, so that a letter needs nothing but to be published.
+    pub fn open(settings: &Settings, service: &str) -> Result<Self, Failure> {
+        let topic = format!("{}-{service}-dlt", settings.topic);
+        kafka::ensure_topic(settings, &topic)?;
+        let publisher = Publisher::new(settings)?;
+        Ok(Self { topic, publisher })
+    }
+
+    /// Sends a record there, and waits until it is kept.
+    pub fn send(&self, message: &BorrowedMessage<'_>, why: &Rejected) -> Result<(), Failure> {
+        let (partition, offset) = (message.partition(), message.offset());
+        eprintln!(
+            "partition {partition} offset {offset} goes to {}: {}",
+            self.topic, why.message
+        );
+        let mut letter = Record::with_opaque_to(&self.topic, Box::new(offset));
+        letter.key = message.key();
+        letter.payload = message.payload();
+        letter.timestamp = message.timestamp().to_millis();
+        letter.headers = Some(headers(message, why));
+        self.publisher.publish(vec![letter]).1
+    }
+}
+
+fn headers(message: &BorrowedMessage<'_>, why: &Rejected) -> OwnedHeaders {
     let reasons = [
         ("topic", message.topic()),
-        ("partition", &partition.to_string()),
-        ("offset", &offset.to_string()),
+        ("partition", &message.partition().to_string()),
+        ("offset", &message.offset().to_string()),
         ("exception.class.name", why.class),
         ("exception.message", &why.message),
     ];
@@ -46,11 +63,5 @@ pub fn send(
             value: Some(reason),
         });
     }
-    let record = Record {
-        key: message.key(),
-        value: message.payload(),
-        time_ms: message.timestamp().to_millis(),
-        headers: Some(headers),
-    };
-    Publisher::new(settings)?.publish(&topic, &[record])
+    headers
 }

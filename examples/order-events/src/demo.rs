@@ -30,7 +30,7 @@ const PARTS: [(&[&str], &str); 7] = [
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// How many orders
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     orders: u32,
     /// Let every part die once
     #[arg(long)]
@@ -56,7 +56,7 @@ pub fn run(settings: &Settings, run: &Run) -> Result<(), Failure> {
     }
     drop(parts);
     println!("{}", ledgers.books()?);
-    view::rebuild(settings, false)
+    view::rebuild(settings)
 }
 
 /// The processes of the parts; none of them outlives this.
@@ -96,7 +96,9 @@ impl<'a> Parts<'a> {
         let name = PARTS[index].0.join(" ");
         let Some(line) = line else {
             let status = self.children[index].wait();
-            if !self.crashes_left.contains(&index) {
+            // An exit code means that it ended by itself, and did not die where it was told to.
+            let died = status.as_ref().is_ok_and(|status| status.code().is_none());
+            if !died || !self.crashes_left.contains(&index) {
                 return Err(Failure::new(format!("{name} has ended: {status:?}")));
             }
             self.crashes_left.retain(|other| *other != index);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::events::Event;
-use crate::upcast::Unreadable;
+use crate::failure::Rejected;
 
 /// An event as it travels. Fields that this code does not know are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,11 +56,9 @@ impl Envelope {
     }
 
     /// From the value of a record.
-    pub fn decode(value: Option<&[u8]>) -> Result<Self, Unreadable> {
-        let value = value.unwrap_or_default();
-        serde_json::from_slice(value).map_err(|error| Unreadable {
-            class: "MalformedEnvelope",
-            message: format!("not an envelope: {error}"),
+    pub fn decode(value: Option<&[u8]>) -> Result<Self, Rejected> {
+        serde_json::from_slice(value.unwrap_or_default()).map_err(|error| {
+            Rejected::new("MalformedEnvelope", format!("not an envelope: {error}"))
         })
     }
 
@@ -71,7 +69,7 @@ impl Envelope {
 }
 
 /// The time: milliseconds since 1970, UTC.
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -4,6 +4,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::failure::Rejected;
+
 /// The data of one type of event.
 pub trait Event: Serialize + DeserializeOwned {
     /// Its name in the envelope.
@@ -15,7 +17,6 @@ pub trait Event: Serialize + DeserializeOwned {
 /// A customer has placed an order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OrderPlaced {
-    /// The order.
     pub order_id: Uuid,
     /// Who placed it; also the key of all events about the order, so that they stay in order.
     pub customer: String,
@@ -32,16 +33,23 @@ pub struct OrderPlaced {
 }
 
 impl OrderPlaced {
-    /// What the whole order costs, in hundredths of the currency.
-    pub fn total_cents(&self) -> u64 {
-        self.unit_cents.saturating_mul(u64::from(self.quantity))
+    /// What the whole order costs, in hundredths of the currency; rejected if it is more than a
+    /// database's signed 64 bits can hold.
+    pub fn total_cents(&self) -> Result<u64, Rejected> {
+        let (quantity, unit_cents) = (self.quantity, self.unit_cents);
+        let total = unit_cents.checked_mul(u64::from(quantity));
+        total
+            .filter(|total| *total <= i64::MAX as u64)
+            .ok_or_else(|| {
+                let message = format!("{quantity} times {unit_cents} cents is too much");
+                Rejected::new("AmountTooLarge", message)
+            })
     }
 }
 
 /// The goods of an order have left the stock.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StockTaken {
-    /// The order.
     pub order_id: Uuid,
     /// How many were taken.
     pub quantity: u32,
@@ -50,7 +58,6 @@ pub struct StockTaken {
 /// An order has been paid.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PaymentTaken {
-    /// The order.
     pub order_id: Uuid,
     /// What was paid, in hundredths of the currency.
     pub cents: u64,

@@ -2,35 +2,35 @@
 //! written in the same transaction as the effect, so an event that comes again (a relay that
 //! published twice, an offset that was not committed, a replayed dead letter) has no second effect.
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, params};
 use uuid::Uuid;
 
 use crate::database;
+use crate::envelope::now_ms;
 use crate::failure::Failure;
 
-/// The table, to be part of a service's schema.
+/// The table, to be part of a service's schema. The time is for whoever deletes old rows.
 pub const SCHEMA: &str = "
-CREATE TABLE IF NOT EXISTS inbox (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inbox (event_id TEXT PRIMARY KEY, handled_ms BIGINT NOT NULL);
 ";
 
 /// Runs `effect` if this event was not handled yet, in the transaction that notes it; says whether
 /// it ran. If it fails, nothing has happened.
-pub fn once<E>(
+pub fn once(
     connection: &mut Connection,
     event_id: Uuid,
-    effect: impl FnOnce(&Transaction<'_>) -> Result<(), E>,
-) -> Result<bool, E>
-where
-    E: From<Failure>,
-{
+    effect: impl FnOnce(&Transaction<'_>) -> Result<(), Failure>,
+) -> Result<bool, Failure> {
     let transaction = database::begin(connection)?;
-    let insert = "INSERT OR IGNORE INTO inbox (event_id) VALUES (?1)";
-    let inserted = transaction.execute(insert, [event_id.to_string()]);
-    let new = inserted.map_err(Failure::from)? == 1;
+    let inserted = transaction.execute(
+        "INSERT INTO inbox (event_id, handled_ms) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        params![event_id.to_string(), now_ms()],
+    )?;
+    let new = inserted == 1;
     if new {
         effect(&transaction)?;
     }
-    transaction.commit().map_err(Failure::from)?;
+    transaction.commit()?;
     Ok(new)
 }
 

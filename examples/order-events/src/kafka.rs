@@ -83,7 +83,7 @@ pub fn pass_over(consumer: &BaseConsumer, error: &KafkaError) -> Result<(), Fail
         return Err(Failure::new(format!("{text} ({code})")));
     }
     if error.rdkafka_error_code() != Some(RDKafkaErrorCode::BrokerTransportFailure) {
-        eprintln!("waiting for the broker: {error}");
+        eprintln!("{error}");
     }
     Ok(())
 }

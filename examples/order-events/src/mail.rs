@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Transaction;
 
-use crate::consumer::{Handler, Refusal};
+use crate::consumer::Handler;
 use crate::envelope::Envelope;
-use crate::events::{Event, OrderPlaced};
+use crate::events::OrderPlaced;
 use crate::failure::Failure;
-use crate::{inbox, upcast};
+use crate::inbox;
 
-/// The service.
 pub struct Mail {
     server: PathBuf,
 }
@@ -40,13 +39,17 @@ pub fn server(dir: &Path) -> PathBuf {
 impl Handler for Mail {
     const NAME: &'static str = "mail";
     const SCHEMAS: &'static [&'static str] = &[inbox::SCHEMA];
-    const READS: &'static [&'static str] = &[OrderPlaced::TYPE];
+    type Event = OrderPlaced;
 
-    fn apply(&self, _: &Transaction<'_>, event: &Envelope) -> Result<(), Refusal> {
-        let order: OrderPlaced = upcast::read(event)?;
+    fn apply(
+        &self,
+        _: &Transaction<'_>,
+        envelope: &Envelope,
+        order: &OrderPlaced,
+    ) -> Result<(), Failure> {
         let mail = format!(
             "Message-ID: <{}@shop.example> To: {} Subject: your order of {} {}\n",
-            event.id, order.customer, order.quantity, order.item
+            envelope.id, order.customer, order.quantity, order.item
         );
         let mut server = OpenOptions::new();
         let sent = server
@@ -62,7 +65,6 @@ impl Handler for Mail {
                 "the mail server {} refuses: {error}",
                 self.server.display()
             ))
-        })?;
-        Ok(())
+        })
     }
 }

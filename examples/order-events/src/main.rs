@@ -55,7 +55,7 @@ enum Command {
     /// Publish the events of a service's outbox, in order
     Relay {
         /// Whose outbox
-        service: Outbox,
+        service: Service,
         /// Publish what is there, then end
         #[arg(long)]
         once: bool,
@@ -69,11 +69,7 @@ enum Command {
     /// Keep a view of all orders, folded from their events
     View(view::Run),
     /// Fold the view again from offset 0 and compare
-    Rebuild {
-        /// Write the rebuilt view in the place of the kept one
-        #[arg(long)]
-        replace: bool,
-    },
+    Rebuild,
     /// Show whether all databases agree
     Books,
     /// Run everything at once until the books balance
@@ -82,7 +78,7 @@ enum Command {
 
 /// The services that have an outbox.
 #[derive(Clone, Copy, ValueEnum)]
-enum Outbox {
+enum Service {
     Shop,
     Stock,
     Payment,
@@ -116,7 +112,7 @@ fn run(command: &Command, settings: &Settings) -> Result<(), Failure> {
         Command::Payment(run) => consumer::run(&payment::Payment, settings, run),
         Command::Mail(run) => consumer::run(&mail::Mail::new(&settings.dir), settings, run),
         Command::View(run) => view::run(settings, run),
-        Command::Rebuild { replace } => view::rebuild(settings, *replace),
+        Command::Rebuild => view::rebuild(settings),
         Command::Books => {
             let books = books::Ledgers::open(settings)?.books()?;
             println!("{books}");
@@ -127,7 +123,7 @@ fn run(command: &Command, settings: &Settings) -> Result<(), Failure> {
     }
 }
 
-impl Outbox {
+impl Service {
     /// The name of the service's database.
     fn name(self) -> &'static str {
         match self {

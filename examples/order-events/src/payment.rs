@@ -4,31 +4,35 @@
 
 use rusqlite::{Transaction, params};
 
-use crate::consumer::{Handler, Refusal};
+use crate::consumer::Handler;
 use crate::envelope::Envelope;
-use crate::events::{Event, OrderPlaced, PaymentTaken};
-use crate::{inbox, outbox, upcast};
+use crate::events::{OrderPlaced, PaymentTaken};
+use crate::failure::Failure;
+use crate::{inbox, outbox};
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS payments (
     order_id TEXT NOT NULL,
     customer TEXT NOT NULL,
-    cents INTEGER NOT NULL,
+    cents BIGINT NOT NULL,
     currency TEXT NOT NULL
 );
 ";
 
-/// The service.
 pub struct Payment;
 
 impl Handler for Payment {
     const NAME: &'static str = "payment";
     const SCHEMAS: &'static [&'static str] = &[inbox::SCHEMA, outbox::SCHEMA, TABLES];
-    const READS: &'static [&'static str] = &[OrderPlaced::TYPE];
+    type Event = OrderPlaced;
 
-    fn apply(&self, transaction: &Transaction<'_>, event: &Envelope) -> Result<(), Refusal> {
-        let order: OrderPlaced = upcast::read(event)?;
-        let cents = order.total_cents();
+    fn apply(
+        &self,
+        transaction: &Transaction<'_>,
+        envelope: &Envelope,
+        order: &OrderPlaced,
+    ) -> Result<(), Failure> {
+        let cents = order.total_cents()?;
         transaction.execute(
             "INSERT INTO payments (order_id, customer, cents, currency) VALUES (?1, ?2, ?3, ?4)",
             params![
@@ -42,7 +46,6 @@ impl Handler for Payment {
             order_id: order.order_id,
             cents,
         };
-        outbox::put(transaction, &order.customer, &event.followed_by(&taken))?;
-        Ok(())
+        outbox::put(transaction, &order.customer, &envelope.followed_by(&taken))
     }
 }

@@ -1,34 +1,29 @@
 //! Publishes records and waits until the broker has said of each that it keeps it. The producer is
 //! idempotent: what it repeats after a lost connection or answer is neither doubled nor reordered.
-//! That holds within one life of the process; across a crash the outbox publishes again.
+//! That holds within one life of the process; across a crash the outbox publishes again. If the
+//! broker refuses a record, nothing behind it in its partition is published.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use crate::failure::Failure;
 use crate::kafka;
 use crate::settings::Settings;
 
-/// A record to be published.
-#[derive(Debug)]
-pub struct Record<'a> {
-    /// Decides about the partition, and so about what keeps its order.
-    pub key: Option<&'a [u8]>,
-    /// The value.
-    pub value: Option<&'a [u8]>,
-    /// When it happened, milliseconds since 1970; now, if none.
-    pub time_ms: Option<i64>,
-    /// Headers, if any.
-    pub headers: Option<OwnedHeaders>,
-}
+/// How long to wait for what the broker says of other records after it has refused one: those that
+/// were not sent yet are never spoken of.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
 
-/// What became of the record with this index.
-type Report = (usize, Result<(), KafkaError>);
+/// A record to be published, with a number that its sender knows it by.
+pub type Record<'a> = BaseRecord<'a, [u8], [u8], Box<i64>>;
+
+/// What became of the record with this number.
+type Report = (i64, Result<(), KafkaError>);
 
 /// Hands delivery reports over to whoever waits for them.
 struct Reports(Sender<Report>);
@@ -42,15 +37,15 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<usize>;
+    type DeliveryOpaque = Box<i64>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<i64>) {
         let result = match result {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.clone()),
         };
         // Nobody waits any more only when the process is about to end.
-        let _ = self.0.send((*index, result));
+        let _ = self.0.send((*number, result));
     }
 }
 
@@ -64,37 +59,50 @@ impl Publisher {
     /// Prepares to publish; connects with the first record.
     pub fn new(settings: &Settings) -> Result<Self, Failure> {
         let (sender, reports) = channel();
-        let mut config: ClientConfig = kafka::client(settings);
-        config
+        let producer = kafka::client(settings)
             .set("enable.idempotence", "true")
             // Never give up on a record and go on with the next: that would break the order.
-            .set("message.timeout.ms", "0");
-        let producer = config.create_with_context(Reports(sender))?;
+            .set("message.timeout.ms", "0")
+            // Nor after the broker has refused it, with what follows or is under way already.
+            .set("enable.gapless.guarantee", "true")
+            .set("max.in.flight.requests.per.connection", "1")
+            // The partition of a key as the Java client chooses it, and most that follow it.
+            .set("partitioner", "murmur2_random")
+            .create_with_context(Reports(sender))?;
         Ok(Self { producer, reports })
     }
 
-    /// Publishes these records in order, and returns when all are kept. If one is refused (it may
-    /// be too large), those behind it may have been kept all the same.
-    pub fn publish(&self, topic: &str, records: &[Record<'_>]) -> Result<(), Failure> {
-        for (index, record) in records.iter().enumerate() {
-            let mut message = BaseRecord::with_opaque_to(topic, Box::new(index));
-            message.key = record.key;
-            message.payload = record.value;
-            message.timestamp = record.time_ms;
-            message.headers = record.headers.clone();
-            self.producer.send(message).map_err(|(error, _)| error)?;
-        }
-        let mut refused = Ok(());
-        for _ in records {
-            let report = self.reports.recv();
-            let (index, result) = report.expect("the producer lives and holds the sender");
-            if let Err(error) = result {
-                refused = Err(Failure::new(format!(
-                    "the broker refuses record {index} of {} for {topic}: {error}",
-                    records.len()
-                )));
+    /// Publishes these records in order and waits for all. Gives the numbers of those that the
+    /// broker keeps; these are not all if it refuses one, and then this producer is of no more use.
+    pub fn publish(&self, records: Vec<Record<'_>>) -> (Vec<i64>, Result<(), Failure>) {
+        let (mut due, mut kept, mut refused) = (0, Vec::new(), None);
+        for record in records {
+            if let Err((error, record)) = self.producer.send(record) {
+                refused = Some((*record.delivery_opaque, error));
+                break;
             }
+            due += 1;
         }
-        refused
+        while due > 0 {
+            let patience = refused.as_ref().map_or(Duration::MAX, |_| LAST_REPORTS);
+            let Ok((number, result)) = self.reports.recv_timeout(patience) else {
+                break;
+            };
+            match result {
+                Ok(()) => kept.push(number),
+                Err(error) => drop(refused.get_or_insert((number, error))),
+            }
+            due -= 1;
+        }
+        (
+            kept,
+            refused.map_or(Ok(()), |refused| Err(self.refusal(refused))),
+        )
+    }
+
+    fn refusal(&self, (number, error): (i64, KafkaError)) -> Failure {
+        let fatal = self.producer.client().fatal_error();
+        let why = fatal.map_or_else(|| error.to_string(), |(_, text)| text);
+        Failure::new(format!("record {number} is refused: {why}"))
     }
 }

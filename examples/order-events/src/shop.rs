@@ -15,15 +15,14 @@ use crate::{database, outbox};
 /// The name of its database.
 pub const NAME: &str = "shop";
 
-/// Its tables.
 pub const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS orders (
     order_id TEXT PRIMARY KEY,
     customer TEXT NOT NULL,
-    number INTEGER NOT NULL,
+    number BIGINT NOT NULL,
     item TEXT NOT NULL,
-    quantity INTEGER NOT NULL,
-    unit_cents INTEGER NOT NULL,
+    quantity BIGINT NOT NULL,
+    unit_cents BIGINT NOT NULL,
     currency TEXT NOT NULL,
     UNIQUE (customer, number)
 );
@@ -31,7 +30,6 @@ CREATE TABLE IF NOT EXISTS orders (
 
 /// What it sells, with prices.
 const CATALOGUE: [(&str, u64); 3] = [("lamp", 1999), ("chair", 4950), ("teapot", 2405)];
-/// Who buys.
 const CUSTOMERS: [&str; 7] = ["ada", "ben", "cleo", "dora", "emil", "fay", "gus"];
 
 /// Places so many orders; their events are of this version.

@@ -4,35 +4,39 @@
 
 use rusqlite::{Transaction, params};
 
-use crate::consumer::{Handler, Refusal};
+use crate::consumer::Handler;
 use crate::envelope::Envelope;
-use crate::events::{Event, OrderPlaced, StockTaken};
-use crate::{inbox, outbox, upcast};
+use crate::events::{OrderPlaced, StockTaken};
+use crate::failure::Failure;
+use crate::{inbox, outbox};
 
 /// A level starts at 0 and falls: goods that come in are no part of this example.
 const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS levels (item TEXT PRIMARY KEY, level INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS levels (item TEXT PRIMARY KEY, level BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS movements (
     order_id TEXT NOT NULL,
     item TEXT NOT NULL,
-    quantity INTEGER NOT NULL
+    quantity BIGINT NOT NULL
 );
 ";
 
-/// The service.
 pub struct Stock;
 
 impl Handler for Stock {
     const NAME: &'static str = "stock";
     const SCHEMAS: &'static [&'static str] = &[inbox::SCHEMA, outbox::SCHEMA, TABLES];
-    const READS: &'static [&'static str] = &[OrderPlaced::TYPE];
+    type Event = OrderPlaced;
 
-    fn apply(&self, transaction: &Transaction<'_>, event: &Envelope) -> Result<(), Refusal> {
-        let order: OrderPlaced = upcast::read(event)?;
+    fn apply(
+        &self,
+        transaction: &Transaction<'_>,
+        envelope: &Envelope,
+        order: &OrderPlaced,
+    ) -> Result<(), Failure> {
         transaction.execute(
-            "INSERT INTO levels (item, level) VALUES (?1, -?2)
-             ON CONFLICT (item) DO UPDATE SET level = level - ?2",
-            params![order.item, order.quantity],
+            "INSERT INTO levels (item, level) VALUES (?1, ?2)
+             ON CONFLICT (item) DO UPDATE SET level = levels.level + excluded.level",
+            params![order.item, -i64::from(order.quantity)],
         )?;
         transaction.execute(
             "INSERT INTO movements (order_id, item, quantity) VALUES (?1, ?2, ?3)",
@@ -42,7 +46,6 @@ impl Handler for Stock {
             order_id: order.order_id,
             quantity: order.quantity,
         };
-        outbox::put(transaction, &order.customer, &event.followed_by(&taken))?;
-        Ok(())
+        outbox::put(transaction, &order.customer, &envelope.followed_by(&taken))
     }
 }

@@ -8,15 +8,7 @@ use serde_json::{Value, json};
 
 use crate::envelope::Envelope;
 use crate::events::Event;
-
-/// Why an event cannot be read, ever, by this code; it goes to the dead letter topic.
-#[derive(Debug, PartialEq)]
-pub struct Unreadable {
-    /// The kind of error, as a name.
-    pub class: &'static str,
-    /// What is wrong.
-    pub message: String,
-}
+use crate::failure::Rejected;
 
 /// Data of one version becomes data of the next.
 type Step = fn(&mut Value);
@@ -43,8 +35,11 @@ fn order_placed_2_to_3(data: &mut Value) {
     }
 }
 
-/// The event in an envelope of this type, in today's version.
-pub fn read<E: Event>(envelope: &Envelope) -> Result<E, Unreadable> {
+/// The event in an envelope, in today's version; none if it is of another type.
+pub fn read<E: Event>(envelope: &Envelope) -> Result<Option<E>, Rejected> {
+    if envelope.event_type != E::TYPE {
+        return Ok(None);
+    }
     let mut data = envelope.data.clone();
     if envelope.version > E::VERSION {
         return Err(unknown_version::<E>(envelope.version));
@@ -56,27 +51,25 @@ pub fn read<E: Event>(envelope: &Envelope) -> Result<E, Unreadable> {
         let (_, _, step) = step.ok_or_else(|| unknown_version::<E>(envelope.version))?;
         step(&mut data);
     }
-    serde_json::from_value(data).map_err(|error| Unreadable {
-        class: "MalformedData",
-        message: format!("{} version {}: {error}", E::TYPE, envelope.version),
-    })
+    let event = serde_json::from_value(data).map_err(|error| {
+        let message = format!("{} version {}: {error}", E::TYPE, envelope.version);
+        Rejected::new("MalformedData", message)
+    })?;
+    Ok(Some(event))
 }
 
-fn unknown_version<E: Event>(version: u32) -> Unreadable {
-    Unreadable {
-        class: "UnknownVersion",
-        message: format!(
-            "{} version {version}: versions 1 to {} are known",
-            E::TYPE,
-            E::VERSION
-        ),
-    }
+fn unknown_version<E: Event>(version: u32) -> Rejected {
+    let (event_type, newest) = (E::TYPE, E::VERSION);
+    Rejected::new(
+        "UnknownVersion",
+        format!("{event_type} version {version}: versions 1 to {newest} are known"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::OrderPlaced;
+    use crate::events::{OrderPlaced, StockTaken};
     use uuid::Uuid;
 
     fn order() -> OrderPlaced {
@@ -91,7 +84,7 @@ mod tests {
         }
     }
 
-    fn read_version(version: u32, data: Value) -> Result<OrderPlaced, Unreadable> {
+    fn read_version(version: u32, data: Value) -> Result<Option<OrderPlaced>, Rejected> {
         read(&Envelope::first("OrderPlaced", version, data))
     }
 
@@ -104,7 +97,7 @@ mod tests {
             "quantity": 1, "unit_cents": 1999});
         let third = serde_json::to_value(order()).unwrap();
         for (version, data) in [(1, first), (2, second), (3, third)] {
-            assert_eq!(read_version(version, data), Ok(order()), "{version}");
+            assert_eq!(read_version(version, data), Ok(Some(order())), "{version}");
         }
     }
 
@@ -119,5 +112,13 @@ mod tests {
             let refused = read_version(1, data).unwrap_err();
             assert_eq!(refused.class, "MalformedData");
         }
+    }
+
+    #[test]
+    fn an_event_is_not_read_as_one_of_another_type() {
+        let data = json!({"order_id": Uuid::from_u128(7), "quantity": 1});
+        let taken = Envelope::first(StockTaken::TYPE, StockTaken::VERSION, data);
+        assert!(read::<StockTaken>(&taken).unwrap().is_some());
+        assert!(read::<OrderPlaced>(&taken).unwrap().is_none());
     }
 }

@@ -18,14 +18,14 @@ pub struct Share {
 /// as many connections as the others, each partition of it at least one.
 ///
 /// # Errors
-/// [`Failure::Usage`] if there are fewer connections than leaders.
+/// If there are fewer connections than leaders.
 pub fn share_out(leaders: &[(i32, String)], connections: usize) -> Result<Vec<Share>, Failure> {
     let mut by_address: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
     for (partition, address) in leaders {
         by_address.entry(address).or_default().push(*partition);
     }
     if connections < by_address.len() {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::Reason(format!(
             "--connections {connections} does not reach the {} leaders of the topic: use at least \
              one for each",
             by_address.len()

@@ -123,7 +123,7 @@ async fn greet(link: &Link, inbox: &mut Inbox) -> Result<(), Failure> {
 fn allow_files(connections: u64, inside: bool) -> Result<(), Failure> {
     let needed = connections * if inside { 2 } else { 1 } + OTHER_FILES;
     let refused = |why: String| {
-        Failure::Usage(format!(
+        Failure::Reason(format!(
             "{connections} connections need {needed} open files: {why}"
         ))
     };

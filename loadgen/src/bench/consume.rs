@@ -79,7 +79,7 @@ pub async fn filled(measuring: &Measuring, args: &ConsumeArgs) -> Result<Topic, 
     measuring
         .live
         .borrow_mut()
-        .show("the topic is being filled");
+        .line("the topic is being filled");
     let bytes_per_request = (load.sizes.mean() * records_per_request).max(1);
     let requests = Rc::new(Cell::new(args.fill.div_ceil(bytes_per_request)));
     let meter = Rc::new(Meter::new(Instant::now(), Duration::ZERO, NO_END));
@@ -103,13 +103,13 @@ pub async fn filled(measuring: &Measuring, args: &ConsumeArgs) -> Result<Topic, 
     let filled = measuring.cluster.look(&topic.name, topic.created).await?;
     match filled {
         Ok(filled) if filled.records() == meter.all().records => Ok(filled),
-        Ok(filled) => Err(Failure::Broker(format!(
+        Ok(filled) => Err(Failure::Reason(format!(
             "{} records were acknowledged, and the topic {} has {}",
             meter.all().records,
             topic.name,
             filled.records()
         ))),
-        Err(code) => Err(Failure::Broker(format!(
+        Err(code) => Err(Failure::Reason(format!(
             "the topic {} is gone: {code}",
             topic.name
         ))),

@@ -13,7 +13,7 @@ use super::meter::{Counts, Meter, Second};
 use super::session::Measuring;
 use crate::failure::Failure;
 use crate::host::{BrokerProcess, Usage};
-use crate::run::stop_asked;
+use crate::stop::stop_asked;
 
 /// What is on its way at the end has so much time to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -92,7 +92,7 @@ pub async fn run(
         if now >= tick {
             if now > meter.start() && tick > meter.start() {
                 let second = meter.second(now);
-                measuring.live.borrow_mut().show(&line(&second));
+                measuring.live.borrow_mut().line(&line(&second));
                 seconds.push(second);
             }
             tick += Duration::from_secs(1);
@@ -147,7 +147,7 @@ async fn drain(tasks: &mut Tasks, interrupted: bool) -> Result<(), Failure> {
     match tokio::time::timeout(patience, all).await {
         Ok(result) => result,
         Err(_) if interrupted => Ok(()),
-        Err(_) => Err(Failure::Broker(format!(
+        Err(_) => Err(Failure::Reason(format!(
             "the broker still owes answers {} s after the end",
             PATIENCE.as_secs()
         ))),

@@ -39,7 +39,7 @@ pub async fn run(measuring: &Measuring, args: &EndToEndArgs) -> Result<Outcome, 
     };
     let topic = measuring.topic().await?;
     let [partition] = topic.partitions.as_slice() else {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::Reason(format!(
             "end-to-end follows the records of one partition, and the topic {} has {}",
             topic.name,
             topic.partitions.len()
@@ -60,7 +60,7 @@ pub async fn run(measuring: &Measuring, args: &EndToEndArgs) -> Result<Outcome, 
     let (warm_up, duration) = measuring.times();
     let delivered = Rc::new(Meter::new(Instant::now(), warm_up, duration));
     let acked = Rc::new(delivered.sibling());
-    let on_the_way = Rc::new(OnTheWay::default());
+    let on_the_way = Rc::new(OnTheWay::new(Rc::clone(&delivered)));
     let mut tasks = Tasks::new();
     for (link, frames, version) in ready {
         let schedule = load
@@ -80,7 +80,7 @@ pub async fn run(measuring: &Measuring, args: &EndToEndArgs) -> Result<Outcome, 
         };
         tasks.spawn_local(pipeline.run());
     }
-    tasks.spawn_local(consume(fetcher, on_the_way, Rc::clone(&delivered)));
+    tasks.spawn_local(consume(fetcher, on_the_way));
     let course = course::run(measuring, &delivered, tasks).await?;
     let acks = acked.latencies();
     Ok(Outcome {
@@ -94,17 +94,14 @@ pub async fn run(measuring: &Measuring, args: &EndToEndArgs) -> Result<Outcome, 
 }
 
 /// Waits for records, and notes when each has come.
-async fn consume(
-    mut fetcher: Fetcher,
-    on_the_way: Rc<OnTheWay>,
-    meter: Rc<Meter>,
-) -> Result<(), Failure> {
+async fn consume(mut fetcher: Fetcher, on_the_way: Rc<OnTheWay>) -> Result<(), Failure> {
+    let meter = &on_the_way.delivered;
     while Instant::now() < meter.until() || !on_the_way.due.borrow().is_empty() {
         let fetched = fetcher.fetch().await?;
         let now = Instant::now();
         for _ in 0..fetched.records {
             let Some(due) = on_the_way.due.borrow_mut().pop_front() else {
-                return Err(Failure::Broker(
+                return Err(Failure::Reason(
                     "a record came that this run did not send: use a topic of its own".to_owned(),
                 ));
             };

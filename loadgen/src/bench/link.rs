@@ -36,7 +36,7 @@ impl Link {
                 socket,
                 address: address.to_owned(),
             }),
-            Err(error) => Err(Failure::Broker(format!(
+            Err(error) => Err(Failure::Reason(format!(
                 "cannot connect to {address}: {error}"
             ))),
         }
@@ -44,7 +44,7 @@ impl Link {
 
     /// The failure of a broker that did what `why` says.
     pub fn failure(&self, why: impl std::fmt::Display) -> Failure {
-        Failure::Broker(format!("the broker at {} {why}", self.address))
+        Failure::Reason(format!("the broker at {} {why}", self.address))
     }
 
     /// Sends bytes.

@@ -37,12 +37,24 @@ pub enum Enough {
 }
 
 /// Records that were sent and not seen by the consumer yet, in the order of their offsets.
-#[derive(Default)]
 pub struct OnTheWay {
     /// When each was meant to leave.
     pub due: RefCell<VecDeque<Instant>>,
     /// Told when there is room for more.
     pub arrived: Notify,
+    /// Where the consumer notes their arrival, and the sender what was due and never left.
+    pub delivered: Rc<Meter>,
+}
+
+impl OnTheWay {
+    /// Nothing yet.
+    pub fn new(delivered: Rc<Meter>) -> Self {
+        Self {
+            due: RefCell::default(),
+            arrived: Notify::new(),
+            delivered,
+        }
+    }
 }
 
 /// A connection with what it shall send.
@@ -96,7 +108,7 @@ impl Pipeline {
         let mut schedule = self.schedule.clone();
         let timer = match schedule {
             Some(_) => Some(Timer::new().map_err(|error| {
-                Failure::Usage(format!("no timer is to be had ({error}): raise ulimit -n"))
+                Failure::Reason(format!("no timer is to be had ({error}): raise ulimit -n"))
             })?),
             None => None,
         };
@@ -167,7 +179,7 @@ impl Pipeline {
                 (Some(schedule), Some(timer)) if self.has_room() => {
                     let moment = schedule.due().min(now + LOOK_EVERY);
                     timer.until(moment).await.map_err(|error| {
-                        Failure::Usage(format!("the timer of an open loop failed: {error}"))
+                        Failure::Reason(format!("the timer of an open loop failed: {error}"))
                     })?;
                 }
                 _ => self.room().await,
@@ -224,6 +236,9 @@ impl Pipeline {
         let now = Instant::now();
         while schedule.due() < self.meter.until() {
             self.meter.unsent(schedule.due(), now);
+            if let Some(on_the_way) = &self.on_the_way {
+                on_the_way.delivered.unsent(schedule.due(), now);
+            }
             schedule.advance();
         }
     }

@@ -38,7 +38,7 @@ pub async fn run(
     let appended = after.map_or(0, |after| after.records().saturating_sub(before));
     // Others may write to a topic that was there, and acks=0 promises nothing.
     if topic.created && load.acks != Acks::Zero && appended != course.all.records {
-        return Err(Failure::Broker(format!(
+        return Err(Failure::Reason(format!(
             "{} records were acknowledged, and the topic {} has {appended}",
             course.all.records, topic.name
         )));

@@ -62,7 +62,7 @@ impl Session {
             None => {
                 let folder = tempfile::Builder::new().prefix("loadgen-").tempdir();
                 let folder = folder.map_err(|error| {
-                    Failure::Database(format!("cannot make a temporary folder: {error}"))
+                    Failure::Reason(format!("cannot make a temporary folder: {error}"))
                 })?;
                 let broker = InProcess::start(folder.path(), target.cores.as_deref(), &target.set)?;
                 let bootstrap = broker.bootstrap();
@@ -184,7 +184,7 @@ impl Measuring {
 /// Keeps the calling thread on one CPU.
 fn pin(cpu: usize) -> Result<(), Failure> {
     let this = Pid::from_raw(0);
-    let refused = |why: String| Failure::Usage(format!("--pin {cpu} is not possible: {why}"));
+    let refused = |why: String| Failure::Reason(format!("--pin {cpu} is not possible: {why}"));
     let allowed = sched_getaffinity(this).map_err(|error| refused(error.to_string()))?;
     if !allowed.is_set(cpu).unwrap_or(false) {
         let may: Vec<_> = (0..CpuSet::count())

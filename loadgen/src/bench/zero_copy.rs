@@ -22,7 +22,7 @@ const SETTING: &str = "fetch.path";
 pub async fn run(measuring: &Measuring, args: &ZeroCopyArgs) -> Result<Outcome, Failure> {
     // Kafka accepts settings that it does not know, and would be compared with itself.
     let Some(before) = measuring.cluster.broker_setting(SETTING).await? else {
-        return Err(Failure::Broker(format!(
+        return Err(Failure::Reason(format!(
             "the broker has no setting {SETTING}: zero-copy compares the fetch paths of forebay; \
              use consume for others"
         )));
@@ -71,7 +71,7 @@ async fn turns(
     for _ in 0..args.rounds {
         for path in &args.paths {
             measuring.cluster.set_of_brokers(SETTING, path).await?;
-            measuring.live.borrow_mut().show(path);
+            measuring.live.borrow_mut().line(path);
             let course = consume::read(measuring, &args.consume, topic, warm_up, duration).await?;
             let interrupted = course.interrupted;
             courses.push((path.clone(), course));

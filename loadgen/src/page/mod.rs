@@ -40,7 +40,7 @@ const TILES: [(&str, &str); 5] = [
 /// # Errors
 /// If the file cannot be written.
 pub fn write(path: &Path, measured: &Measured, verdict: Option<&Verdict>) -> Result<(), Failure> {
-    let page = page(measured, verdict).map_err(Failure::Database)?;
+    let page = page(measured, verdict).map_err(Failure::Reason)?;
     write_text(path, &page)
 }
 

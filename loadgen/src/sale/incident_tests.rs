@@ -22,6 +22,7 @@ struct Case {
     workers: Workers,
     delivery: Delivery,
     idempotency: Idempotency,
+    workers_per_partition: usize,
     db_latency: Duration,
     fault: Fault,
 }
@@ -33,6 +34,7 @@ impl Default for Case {
             workers: Workers::Key,
             delivery: Delivery::ExactlyOnce,
             idempotency: Idempotency::None,
+            workers_per_partition: 50,
             db_latency: Duration::from_millis(100),
             fault: Fault::None,
         }
@@ -61,6 +63,7 @@ impl Case {
         Load {
             by_key,
             db_latency: self.db_latency,
+            workers: self.workers_per_partition,
             incidents: self.incidents.clone(),
             ..load()
         }
@@ -71,6 +74,7 @@ impl Case {
         plan.orders = plan.orders.with(&self.incidents);
         plan.shape.incidents = self.incidents.clone();
         plan.shape.lane.by_key = self.workers == Workers::Key;
+        plan.shape.lane.workers = self.workers_per_partition;
         plan.shape.db_latency = self.db_latency;
         plan.shape.seen_max = match self.idempotency {
             Idempotency::Window(ids) => Some(ids),
@@ -189,6 +193,24 @@ fn a_database_that_is_slow_for_a_while_drains_later() {
         seen.ended.outcome.drained_at > s(11),
         "a second of writes was lost"
     );
+}
+
+#[test]
+fn writes_while_slow_are_those_the_rest_of_the_sale_leaves() {
+    let tenth = |span| Factor { factor: 0.1, span };
+    // Beyond the end of the sale; with an outage in it; with orders in vain; with few workers.
+    let cases: [fn(&mut Case); 4] = [
+        |case| case.incidents.db_slow.as_mut().unwrap().span.to = s(60),
+        |case| case.incidents.db_down = Some(span(3, 4)),
+        |case| case.incidents.poison = 0.01,
+        |case| case.workers_per_partition = 4,
+    ];
+    for change in cases {
+        let mut case = Case::default();
+        case.incidents.db_slow = Some(tenth(span(2, 5)));
+        change(&mut case);
+        passes(case);
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::dead_letter::Letter;
+use crate::earlier::{Earlier, Reading};
 use crate::failure::Failure;
-use crate::orders::Planned;
+use crate::orders::{Order, Planned};
 use crate::ports::{Feed, FeedEvent, Publisher, Record};
 use crate::sink::{Commit, Sink, commit_of};
 use crate::store::{Row, Store};
@@ -80,10 +81,29 @@ impl Broker {
         })
     }
 
-    pub(crate) fn logged(&self) -> BTreeMap<i32, u64> {
-        (0..)
-            .zip(self.partitions.borrow().iter().map(|log| log.len() as u64))
-            .collect()
+    pub(crate) fn earlier(&self, next_offsets: &BTreeMap<i32, i64>) -> Earlier {
+        let mut reading = Reading::default();
+        let id = |value: &[u8]| serde_json::from_slice::<Order>(value).unwrap().order_id;
+        for (partition, log) in (0..).zip(self.partitions.borrow().iter()) {
+            for record in log {
+                reading.order(id(&record.value), partition, record.offset);
+            }
+        }
+        for letter in self.letters.borrow().iter() {
+            reading.letter(id(&letter.value));
+        }
+        reading.end(next_offsets)
+    }
+
+    /// Sends the letters back to where they came from.
+    pub(crate) fn replay(&self) {
+        let mut partitions = self.partitions.borrow_mut();
+        for letter in self.letters.borrow().iter() {
+            let log = &mut partitions[letter.partition as usize];
+            let (key, value) = (letter.key.clone(), letter.value.clone());
+            let offset = log.len() as i64;
+            log.push(Record { offset, key, value });
+        }
     }
 
     pub(crate) fn feeds(self: &Rc<Self>, members: usize) -> Vec<MemoryFeed> {
@@ -323,6 +343,7 @@ impl Feed for MemoryFeed {
     }
 
     async fn commit(&mut self, offsets: &[(i32, i64)]) -> Result<(), String> {
+        sleep(self.broker.away()).await;
         self.broker
             .committed
             .borrow_mut()

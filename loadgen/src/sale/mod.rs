@@ -22,6 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, tim
 use crate::clock::Clock;
 use crate::consume::{Group, Over, Owners, consume};
 use crate::dead_letter::Letter;
+use crate::earlier::Earlier;
 use crate::engine::{Counts, Engine, Outcome, Shape, Ticket};
 use crate::failure::Failure;
 use crate::incidents::Incidents;
@@ -49,8 +50,8 @@ pub struct Plan {
     pub orders: Orders,
     /// Partitions, workers, buffer and database.
     pub shape: Shape,
-    /// Orders of each partition that an earlier run has brought into the log.
-    pub logged: BTreeMap<i32, u64>,
+    /// What an earlier run has left in the broker.
+    pub earlier: Earlier,
     /// Where the database continues in each partition.
     pub next_offsets: BTreeMap<i32, i64>,
     /// When the group's offsets are committed.
@@ -136,7 +137,7 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
     let engine = Rc::new(RefCell::new(engine));
     engine
         .borrow_mut()
-        .inherit(&plan.logged, &plan.next_offsets);
+        .inherit(&plan.earlier, &plan.next_offsets);
     let owners = Rc::new(Owners::new(plan.shape.partitions, feeds.len()));
     let room = Rc::new(Notify::new());
     let (over, is_over) = watch::channel(false);
@@ -173,7 +174,7 @@ pub async fn run<P: Publisher, F: Feed, S: Sink + 'static>(
     // Members leave before the engine is taken apart; the silence has shown that nothing is lost.
     over.send_replace(true);
     while let Some(ended) = members.join_next().await {
-        ended.unwrap_or_else(|error| Err(Failure::Broker(error.to_string())))?;
+        ended.unwrap_or_else(|error| Err(Failure::Reason(error.to_string())))?;
     }
     drop(group);
     // An interrupted sale leaves tasks that are dropped when they would run next.
@@ -251,13 +252,14 @@ impl Course {
         let formed = timeout(GROUP_WITHIN, group.owners.complete()).await;
         formed.map_err(|_| {
             let within = GROUP_WITHIN.as_secs();
-            Failure::Broker(format!("the consumer group did not form within {within} s"))
+            Failure::Reason(format!("the consumer group did not form within {within} s"))
         })?;
         let engine = &group.engine;
         engine.borrow_mut().start();
         begin.send_replace(true);
         let before = engine.borrow().counts().clone();
-        let produce = produce(plan.orders, plan.logged, publisher, Rc::clone(engine));
+        let sent = plan.earlier.sent();
+        let produce = produce(plan.orders, sent, publisher, Rc::clone(engine));
         let watch = watch_over(engine, before, plan.patience, &mut self.seconds, observe);
         tokio::pin!(watch);
         tokio::select! {
@@ -275,8 +277,8 @@ impl Course {
 fn failure_of(ended: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) -> Failure {
     match ended {
         Some(Ok(Err(failure))) => failure,
-        Some(Err(error)) => Failure::Broker(format!("a group member failed: {error}")),
-        Some(Ok(Ok(()))) | None => Failure::Broker("a group member ended early".to_owned()),
+        Some(Err(error)) => Failure::Reason(format!("a group member failed: {error}")),
+        Some(Ok(Ok(()))) | None => Failure::Reason("a group member ended early".to_owned()),
     }
 }
 
@@ -345,7 +347,7 @@ async fn crash_at<S: Sink>(
 ) -> Result<(), Failure> {
     if happens(&group, time, &mut over, "the broker is killed").await {
         crash.await?;
-        group.engine.borrow_mut().note("the broker is back");
+        group.engine.borrow_mut().broker_restarted();
     }
     Ok(())
 }
@@ -391,7 +393,7 @@ async fn tick<P: Publisher, S: Sink + 'static>(
         tokio::select! {
             _ = ticks.tick() => {}
             Some(ended) = burials.join_next() => {
-                ended.unwrap_or_else(|error| Err(Failure::Broker(error.to_string())))?;
+                ended.unwrap_or_else(|error| Err(Failure::Reason(error.to_string())))?;
                 continue;
             }
             () = over.wait() => return Ok(()),
@@ -415,7 +417,7 @@ async fn bury<P: Publisher, S: Sink>(
 ) -> Result<(), Failure> {
     let sent = publisher.bury(&letter).await;
     sent.map_err(|reason| {
-        Failure::Broker(format!(
+        Failure::Reason(format!(
             "an order did not get into the dead letter topic: {reason}"
         ))
     })?;
@@ -464,9 +466,8 @@ fn sample<S: Sink>(engine: &mut Engine<S>, at_s: u64, before: &Counts) -> Second
     let counts = engine.counts();
     Second {
         at_s,
-        // Letters that were sent back stop counting as orders when they are known for what they are.
-        produced: counts.sent.saturating_sub(before.sent),
-        acked: counts.acked.saturating_sub(before.acked),
+        produced: counts.sent - before.sent,
+        acked: counts.acked - before.acked,
         written: counts.written - before.written,
         backlog: engine.backlog(),
         buffer: engine.buffer(),

@@ -51,7 +51,7 @@ pub(super) fn plan() -> Plan {
             incidents: Incidents::default(),
         },
         delivery: Delivery::ExactlyOnce,
-        logged: BTreeMap::new(),
+        earlier: Earlier::default(),
         next_offsets: BTreeMap::new(),
         patience: Duration::from_secs(3),
     }
@@ -330,11 +330,10 @@ fn a_sale_that_was_stopped_is_finished_with_every_order_once() {
             "{counts:?}"
         );
 
-        let logged = broker.logged();
         let next_offsets = stopped.store.next_offsets().unwrap();
         assert_eq!(next_offsets.values().sum::<i64>() as u64, counts.written);
         let again = Plan {
-            logged,
+            earlier: broker.earlier(&next_offsets),
             next_offsets,
             clock,
             ..plan()
@@ -354,6 +353,93 @@ fn a_sale_that_was_stopped_is_finished_with_every_order_once() {
         verdict(&ended.unwrap(), true)
     });
     assert!(verdict.pass(), "{verdict:#?}");
+}
+
+/// The first run refuses orders and is stopped; the second knows all items.
+fn resumed_with_letters(replays: bool) -> (Verdict, Ended, u64) {
+    simulated(async {
+        let broker = Broker::new(PARTITIONS, Fault::None);
+        let publisher = MemoryPublisher(Rc::clone(&broker));
+        let sink = InlineSink::new(memory_store(), honest());
+        let mut first = plan();
+        first.shape.incidents.poison = 0.02;
+        first.orders = first.orders.with(&first.shape.incidents);
+        let (clock, incidents) = (first.clock, first.shape.incidents.clone());
+        let soon = sleep(Duration::from_millis(4_500));
+        let (feeds, upsets) = (broker.feeds(10), Upsets::default());
+        let mut ignore = |_: &Second| {};
+        let stopped = run(
+            first,
+            publisher.clone(),
+            feeds,
+            upsets,
+            sink,
+            soon,
+            &mut ignore,
+        );
+        let stopped = stopped.await.unwrap();
+        let letters = broker.letters.borrow().len() as u64;
+        assert!(stopped.interrupted && letters > 100, "{letters}");
+
+        if replays {
+            broker.replay();
+        }
+        let next_offsets = stopped.store.next_offsets().unwrap();
+        let again = Plan {
+            orders: orders().with(&incidents),
+            earlier: broker.earlier(&next_offsets),
+            next_offsets,
+            clock,
+            ..plan()
+        };
+        let buried = again.earlier.buried;
+        let sink = InlineSink::new(stopped.store, honest());
+        let (feeds, upsets) = (broker.feeds(10), Upsets::default());
+        let never = std::future::pending();
+        let ended = run(again, publisher, feeds, upsets, sink, never, &mut ignore);
+        let ended = ended.await.unwrap();
+        (verdict(&ended, true), ended, buried)
+    })
+}
+
+#[test]
+fn a_stopped_sale_is_finished_but_for_the_letters_that_were_not_sent_back() {
+    let (verdict, ended, buried) = resumed_with_letters(false);
+    assert!(verdict.pass(), "{verdict:#?}");
+    let rows = ended.store.audit(load().orders, 1).unwrap().rows;
+    assert!(buried > 100 && rows == load().orders - buried, "{rows}");
+}
+
+#[test]
+fn a_stopped_sale_whose_letters_were_sent_back_is_finished_with_every_order_once() {
+    let (verdict, ended, buried) = resumed_with_letters(true);
+    // What was sent back comes after later orders of its key.
+    let failing = verdict.checks.iter().filter(|check| !check.pass);
+    let failing: Vec<_> = failing.map(|check| check.name).collect();
+    assert_eq!(failing, ["order violations per key"], "{verdict:#?}");
+    let rows = ended.store.audit(load().orders, 1).unwrap();
+    assert_eq!(
+        (buried, rows.rows, rows.distinct),
+        (0, load().orders, load().orders)
+    );
+}
+
+#[test]
+fn a_sale_that_is_stopped_while_the_broker_is_away_does_not_wait_for_it() {
+    let took = simulated(async {
+        let away = Fault::Away(Duration::from_secs(2), Duration::from_secs(100));
+        let broker = Broker::new(PARTITIONS, away);
+        let publisher = MemoryPublisher(Rc::clone(&broker));
+        let sink = InlineSink::new(memory_store(), honest());
+        let (feeds, upsets) = (broker.feeds(4), Upsets::default());
+        let begun = Instant::now();
+        let soon = sleep(Duration::from_secs(4));
+        let mut ignore = |_: &Second| {};
+        let ended = run(plan(), publisher, feeds, upsets, sink, soon, &mut ignore);
+        assert!(ended.await.unwrap().interrupted);
+        begun.elapsed()
+    });
+    assert!(took < Duration::from_secs(12), "{took:?}");
 }
 
 #[test]

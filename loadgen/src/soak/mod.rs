@@ -23,6 +23,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::failure::Failure;
+use crate::stop::stop_asked;
 use ledger::Ledger;
 use load::Shared;
 use process::Process;
@@ -71,13 +72,13 @@ pub struct Soak {
 /// Runs a soak and shows its minutes; false if it did not pass.
 ///
 /// # Errors
-/// [`Failure`] if it cannot be run, or the broker does not come back.
+/// [`Failure`] if it cannot be run, the broker does not come back, or the user stops it.
 pub fn run(soak: &Soak) -> Result<bool, Failure> {
     let temporary = tempfile::tempdir();
-    let temporary = temporary.map_err(|error| Failure::Usage(format!("no folder: {error}")))?;
+    let temporary = temporary.map_err(|error| Failure::Reason(format!("no folder: {error}")))?;
     let dir = soak.dir.clone().unwrap_or(temporary.path().to_owned());
     std::fs::create_dir_all(&dir)
-        .map_err(|error| Failure::Usage(format!("cannot create {}: {error}", dir.display())))?;
+        .map_err(|error| Failure::Reason(format!("cannot create {}: {error}", dir.display())))?;
     let program = match &soak.forebay {
         Some(program) => program.clone(),
         None => std::env::current_exe()
@@ -88,8 +89,14 @@ pub fn run(soak: &Soak) -> Result<bool, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let runtime = runtime.map_err(|error| Failure::Usage(format!("no runtime: {error}")))?;
-    LocalSet::new().block_on(&runtime, Course::run(soak, process))
+    let runtime = runtime.map_err(|error| Failure::Reason(format!("no runtime: {error}")))?;
+    LocalSet::new().block_on(&runtime, async {
+        // What is dropped takes the broker with it.
+        tokio::select! {
+            passed = Course::run(soak, process) => passed,
+            () = stop_asked() => Err(Failure::Interrupted),
+        }
+    })
 }
 
 /// A soak under way.
@@ -107,7 +114,7 @@ struct Course {
 impl Course {
     async fn run(soak: &Soak, mut process: Process) -> Result<bool, Failure> {
         process.start().await?;
-        let broker = |error: forebay::client::ClientError| Failure::Broker(error.to_string());
+        let broker = |error: forebay::client::ClientError| Failure::Reason(error.to_string());
         let options = ClientOptions {
             client_id: "soak".to_owned(),
             allow_auto_topic_creation: false,
@@ -139,7 +146,7 @@ impl Course {
         course.keep_going(soak).await?;
         let unread = course.drain().await;
         course.process.end(true).await?;
-        let gates = verdict::judge(&course.minutes, unread);
+        let gates = verdict::judge(&course.minutes, unread, !soak.restart_every.is_zero());
         for told in &course.shared.ledger.borrow().told {
             show(&format!("fault: {told}\n"));
         }

@@ -47,7 +47,7 @@ impl Process {
     /// There is no such program, or no free port.
     pub fn new(program: &Path, dir: &Path) -> Result<Self, Failure> {
         if !program.is_file() {
-            return Err(Failure::Usage(format!(
+            return Err(Failure::Reason(format!(
                 "there is no broker at {}: build it (cargo build --release) or name it with \
                  --forebay",
                 program.display()
@@ -55,7 +55,7 @@ impl Process {
         }
         let listener = TcpListener::bind("127.0.0.1:0");
         let address = listener.and_then(|listener| listener.local_addr());
-        let address = address.map_err(|error| Failure::Broker(format!("no free port: {error}")))?;
+        let address = address.map_err(|error| Failure::Reason(format!("no free port: {error}")))?;
         Ok(Self {
             program: program.to_owned(),
             data_dir: dir.join("data"),
@@ -77,7 +77,7 @@ impl Process {
         let name = self.data_dir.with_file_name("broker.log");
         let log = File::options().create(true).append(true).open(&name);
         let cannot = |why: &str| {
-            Failure::Broker(format!(
+            Failure::Reason(format!(
                 "the broker does not start ({why}), see {}",
                 name.display()
             ))
@@ -112,8 +112,9 @@ impl Process {
     /// # Errors
     /// It was gone already, does not stop, or says that its stop was not clean.
     pub async fn end(&mut self, clean: bool) -> Result<(), Failure> {
-        let failed = |why: String| Failure::Broker(format!("the broker {why}"));
-        let Some(mut child) = self.child.take() else {
+        let failed = |why: String| Failure::Reason(format!("the broker {why}"));
+        // Who stops waiting here drops it with the rest.
+        let Some(child) = &mut self.child else {
             return Ok(());
         };
         if let Ok(Some(status)) = child.try_wait() {
@@ -132,7 +133,10 @@ impl Process {
                 Ok(Some(status)) if clean && !status.success() => {
                     return Err(failed(format!("did not stop cleanly: {status}")));
                 }
-                Ok(Some(_)) => return Ok(()),
+                Ok(Some(_)) => {
+                    self.child = None;
+                    return Ok(());
+                }
                 _ if Instant::now() > deadline => {
                     let _ = child.kill();
                     return Err(failed(format!("did not stop within {PATIENCE:?}")));

@@ -29,8 +29,6 @@ pub use audit::Audit;
 /// What the tables of a sale lie in on a server: a schema in PostgreSQL, a prefix of their names in
 /// MySQL.
 const SCHEMA: &str = "flash_sale";
-/// The same where the server's speed is measured.
-const SCRATCH_SCHEMA: &str = "flash_sale_scratch";
 
 /// One order whose write has ended, ready to become a row.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,13 +104,14 @@ impl Place {
         }
     }
 
-    /// A place of the same kind beside this one, to try things out.
+    /// A place of the same kind beside this one, to try things out; nobody else's.
     pub fn scratch(&self) -> Self {
         let mut place = self.clone();
+        let process = std::process::id();
         match &mut place {
-            Self::Sqlite(path) => _ = path.set_extension("scratch"),
+            Self::Sqlite(path) => path.as_mut_os_string().push(format!(".{process}.scratch")),
             Self::Postgres { schema, .. } | Self::Mysql { schema, .. } => {
-                SCRATCH_SCHEMA.clone_into(schema);
+                *schema = format!("{SCHEMA}_scratch_{process}");
             }
         }
         place

@@ -14,11 +14,10 @@ use mysql_async::{
     Conn, Error, IoError, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, ServerError, TxOpts,
     from_value_opt,
 };
-use tokio::time::timeout;
 
 use super::server::{
     CONNECT_WITHIN, CONNECTIONS, Connections, Server, Trouble, not_yet_permanent, offsets_behind,
-    tried, unusable, without_password,
+    tried, unusable, within, without_password,
 };
 use super::{Row, Rules};
 use crate::failure::Failure;
@@ -77,10 +76,8 @@ pub(super) fn open(url: &str, schema: &str, rules: Rules) -> Result<Server<Mysql
 
 impl Mysql {
     async fn connection(&self) -> Result<Conn, Trouble> {
-        match timeout(CONNECT_WITHIN, self.pool.get_conn()).await {
-            Ok(connection) => Ok(connection?),
-            Err(_) => Err(Trouble::Away("no connection in time".to_owned())),
-        }
+        let connection = async { Ok(self.pool.get_conn().await?) };
+        within(CONNECT_WITHIN, connection).await
     }
 
     fn tables(&self) -> [String; 3] {

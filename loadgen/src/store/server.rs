@@ -5,24 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Database, Row, Rules};
 use crate::failure::Failure;
+use crate::retry::backoff;
 
 /// Connections, and so transactions at once.
 pub(super) const CONNECTIONS: usize = 4;
 /// A server that does not take a connection for so long is not there.
 pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// A server that was there may be away for so long.
+/// A server that was there may be away, or silent, for so long.
 const RETRY_WITHIN: Duration = Duration::from_secs(30);
-/// The first pause before it is tried again; it doubles up to the second.
-const BACKOFF: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// Questions about all rows may take so long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 
 /// What goes wrong with a statement.
 pub(super) enum Trouble {
@@ -103,7 +103,7 @@ impl<C: Connections> Server<C> {
             .enable_all()
             .build()
             .map_err(|error| unusable(&name, &error.to_string()))?;
-        let created = runtime.block_on(connections.create(rules));
+        let created = runtime.block_on(within(CONNECT_WITHIN, connections.create(rules)));
         created.map_err(|trouble| unusable(&name, &format!("{trouble} (tried {tried})")))?;
         Ok(Self {
             connections,
@@ -115,8 +115,9 @@ impl<C: Connections> Server<C> {
 
     fn wait<T>(&self, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Failure> {
         let runtime = self.runtime.as_ref().expect("taken by drop only");
-        runtime.block_on(work).map_err(|trouble| {
-            Failure::Database(format!("the database {} failed: {trouble}", self.name))
+        let ended = runtime.block_on(within(ANSWER_WITHIN, work));
+        ended.map_err(|trouble| {
+            Failure::Reason(format!("the database {} failed: {trouble}", self.name))
         })
     }
 }
@@ -173,13 +174,14 @@ async fn apply_share<C: Connections>(
     rules: Rules,
 ) -> Result<u64, Trouble> {
     let begun = Instant::now();
-    let mut backoff = BACKOFF;
+    let mut attempt = 1;
     loop {
-        match connections.transaction(&rows, rules).await {
+        // A silent server may still be at work on the rows, so they are not sent to it again.
+        match within(RETRY_WITHIN, connections.transaction(&rows, rules)).await {
             Err(Trouble::Away(reason)) if begun.elapsed() < RETRY_WITHIN => {
                 tracing::warn!(%reason, "the database is tried again");
-                sleep(backoff).await;
-                backoff = (backoff * 2).min(BACKOFF_MAX);
+                sleep(backoff(attempt)).await;
+                attempt += 1;
             }
             Err(Trouble::Away(reason)) => {
                 let for_s = RETRY_WITHIN.as_secs();
@@ -190,6 +192,15 @@ async fn apply_share<C: Connections>(
             ended => return ended,
         }
     }
+}
+
+/// What a server answers in time.
+pub(super) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Result<T, Trouble> {
+    let silent = |_| Trouble::Away(format!("no answer within {} s", limit.as_secs()));
+    timeout(limit, work).await.map_err(silent)?
 }
 
 /// The next offset of each partition behind `rows`.
@@ -214,7 +225,7 @@ pub(super) fn not_yet_permanent<'a>(
 
 /// A database that cannot be used, and why.
 pub(super) fn unusable(name: &str, why: &str) -> Failure {
-    Failure::Database(format!("cannot use {name} as the database: {why}"))
+    Failure::Reason(format!("cannot use {name} as the database: {why}"))
 }
 
 /// How a server is connected to, for people.
@@ -231,9 +242,13 @@ pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };
-    // The last one: a password may hold an `@`.
+    // A password may stand behind the place, too; one before it may hold an `@` or a `?`.
+    let before_query = rest.split('?').next().unwrap_or_default();
+    let is_whole = before_query.contains('@') || !rest.contains('@');
+    let rest = if is_whole { before_query } else { rest };
     let (credentials, place) = rest.rsplit_once('@').unwrap_or(("", rest));
-    match credentials.split(':').next().unwrap_or_default() {
+    let place = place.split('?').next().unwrap_or_default();
+    match credentials.split([':', '?']).next().unwrap_or_default() {
         "" => format!("{scheme}://{place}"),
         user => format!("{scheme}://{user}@{place}"),
     }
@@ -251,7 +266,11 @@ mod tests {
             ("mysql://a:b@c@h/d", "mysql://a@h/d"),
             ("postgres://a@h/d", "postgres://a@h/d"),
             ("postgres://h/d", "postgres://h/d"),
-            ("postgresql:///d?host=/run", "postgresql:///d?host=/run"),
+            ("postgresql:///d?host=/run", "postgresql:///d"),
+            ("postgres://a@h/d?password=b", "postgres://a@h/d"),
+            ("postgres://a@h/d?password=b@c", "postgres://a@h/d"),
+            ("postgres://h/d?user=a&password=b", "postgres://h/d"),
+            ("postgres://a:b?c@h/d?x=y", "postgres://a@h/d"),
         ] {
             assert_eq!(without_password(url), name);
         }
@@ -277,6 +296,69 @@ mod tests {
                 "{failure}"
             );
         }
+    }
+
+    #[test]
+    fn a_server_that_takes_a_connection_and_never_answers_is_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for scheme in ["postgres", "mysql"] {
+            let place = Place::parse(&format!("{scheme}://shop@127.0.0.1:{port}/orders")).unwrap();
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || tell.send(Store::open(&place, Rules::default()).map(drop)));
+            let opened = told.recv_timeout(CONNECT_WITHIN * 3).expect("it hangs");
+            let failure = opened.unwrap_err().to_string();
+            assert!(failure.contains("within 5 s"), "{failure}");
+        }
+    }
+
+    /// A server that was there, and goes silent in the middle of a transaction.
+    #[derive(Clone, Debug)]
+    struct Silent;
+
+    impl Connections for Silent {
+        async fn create(&self, _: Rules) -> Result<(), Trouble> {
+            Ok(())
+        }
+
+        async fn fact(&self, _: &str) -> Result<Option<String>, Trouble> {
+            std::future::pending().await
+        }
+
+        async fn remember(&self, _: &str, _: &str) -> Result<(), Trouble> {
+            std::future::pending().await
+        }
+
+        async fn next_offsets(&self) -> Result<BTreeMap<i32, i64>, Trouble> {
+            std::future::pending().await
+        }
+
+        async fn transaction(&self, _: &[Row], _: Rules) -> Result<u64, Trouble> {
+            std::future::pending().await
+        }
+
+        async fn ask(&self, _: &str) -> Result<Vec<Option<i64>>, Trouble> {
+            std::future::pending().await
+        }
+
+        fn orders_table(&self) -> &str {
+            "orders"
+        }
+
+        async fn erase(&self) -> Result<(), Trouble> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_goes_silent_in_the_sale_is_given_up() {
+        let rows = vec![crate::store::tests::row(1, "a", 1, 0)];
+        let applied = apply_share(Silent, rows, Rules::default());
+        let ended = timeout(RETRY_WITHIN * 3, applied).await.expect("it hangs");
+        let Err(Trouble::Away(reason)) = ended else {
+            panic!("{:?}", ended.map_err(|trouble| trouble.to_string()));
+        };
+        assert!(reason.contains("no answer within 30 s"), "{reason}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Sqlite {
     /// Opens or creates the database `path`.
     pub(super) fn open(path: &Path, rules: Rules) -> Result<Self, Failure> {
         let refuse = |error: rusqlite::Error| {
-            Failure::Database(format!(
+            Failure::Reason(format!(
                 "cannot use {} as the database: {error}",
                 path.display()
             ))
@@ -144,9 +144,8 @@ impl Database for Sqlite {
         let Some(path) = path.filter(|path| path.is_file()) else {
             return Ok(());
         };
-        std::fs::remove_file(&path).map_err(|error| {
-            Failure::Database(format!("cannot remove {}: {error}", path.display()))
-        })
+        std::fs::remove_file(&path)
+            .map_err(|error| Failure::Reason(format!("cannot remove {}: {error}", path.display())))
     }
 }
 

@@ -109,6 +109,31 @@ fn poison_is_in_the_dead_letter_topic_and_replayed_it_completes_the_sale() {
 }
 
 #[test]
+fn a_poison_sale_that_was_killed_is_completed_with_its_letters_or_without() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(&folder.path().join("broker"), ANY_PORT);
+    let sink = format!("sqlite:{}", folder.path().join("sale.db").display());
+    let to = ["--bootstrap", broker.address.as_str(), "--sink", &sink];
+    let mut sale = Sale::start(&[&to[..], &SMALL, &["--poison", "1%"]].concat());
+    sale.reach(4);
+    sale.kill();
+    let resume = [&to[..], &["--resume"]].concat();
+    let shown = Sale::start(&resume).must_pass();
+    let line = shown
+        .lines()
+        .find(|line| line.contains("forebay dlq replay"));
+    let replay = line.expect("the letters are still there").trim();
+    let replay = replay.split(' ').map(Into::into);
+    assert_eq!(forebay::cli::run(replay), ExitCode::SUCCESS);
+    let shown = Sale::start(&resume).must_pass();
+    assert!(
+        shown.contains("PASS  distinct orders in the database  12000"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_sale_with_incidents_that_is_stopped_is_no_verdict_on_the_page() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();

@@ -85,6 +85,20 @@ fn a_broker_that_cannot_be_reached_is_named_in_one_sentence() {
 }
 
 #[test]
+fn a_load_without_a_broker_that_is_stopped_shows_what_there_is() {
+    let _alone = alone();
+    let mut direct = Sale::start(&["--direct"]);
+    direct.reach(1);
+    direct.interrupt();
+    let (status, shown) = direct.end();
+    assert_eq!(status.code(), Some(130), "{shown}");
+    assert!(
+        shown.contains("turned away") && shown.ends_with("this is no verdict\n"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn a_sale_that_is_stopped_shows_what_there_is_and_is_no_verdict() {
     let _alone = alone();
     let mut sale = Sale::start(&["--set", "group.initial.rebalance.delay.ms=0"]);

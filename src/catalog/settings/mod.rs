@@ -1,10 +1,11 @@
 //! Every setting we honour or accept, under Kafka's names: one [`table`](table::TABLE), the types
 //! and ranges behind it, and how a value is found.
 //!
-//! A setting has up to two kinds of names: the topic's (`retention.ms`) and the broker's, which give
-//! the default of all topics (`log.retention.ms`, `.minutes`, `.hours`). Invariant: a value is looked
-//! up in one order everywhere: what is pinned in the broker's own topics, topic override, then for
-//! each broker name dynamic for the node, dynamic for the cluster, static; then the default.
+//! A setting has up to two kinds of names: the topic's (`retention.ms`) and the broker's, which
+//! give the default of all topics (`log.retention.ms`, `.minutes`, `.hours`). Invariant: a value is
+//! looked up in one order everywhere: what is pinned in the broker's own topics, topic override,
+//! then for each broker name dynamic for the node, dynamic for the cluster, static; then the
+//! default.
 
 mod effective;
 mod kind;

@@ -490,6 +490,7 @@ fn deletion_can_be_off() {
 #[test]
 fn topics_only_grow() {
     let mut catalog = with_topic();
+    create(&mut catalog, vec![named(OFFSETS_TOPIC, 2)]);
     let request = |name: &str, count, brokers: Option<&[&[i32]]>| CreatePartitionsTopic {
         name: name.to_owned(),
         count,
@@ -516,6 +517,12 @@ fn topics_only_grow() {
             request("t", 2, None),
             ErrorCode::InvalidPartitions,
             "Topic already has 2 partition(s).",
+        ),
+        (
+            request(OFFSETS_TOPIC, 3, None),
+            ErrorCode::InvalidRequest,
+            "The internal topic __consumer_offsets keeps its 2 partition(s): they were shared out \
+             among the groups when it was created.",
         ),
         (
             request("t", i32::MIN, None),

@@ -50,6 +50,9 @@ pub struct Replay {
     /// Send those that were skipped, too
     #[arg(long)]
     skipped: bool,
+    /// Send those that were sent before, too: for records deleted before anybody read them
+    #[arg(long)]
+    again: bool,
     #[command(flatten)]
     how: How,
 }
@@ -94,6 +97,16 @@ struct Outcome {
     missing: BTreeSet<Position>,
     /// Somebody stopped it.
     stopped: bool,
+    /// Why it did not come to its end.
+    failure: Option<Failure>,
+}
+
+/// Keeps to a rate: whoever has sent nothing for a while may not send the faster for it.
+struct Throttle {
+    /// Letters per second.
+    rate: Option<u32>,
+    /// When the next ones may be sent.
+    due: Instant,
 }
 
 /// Sends dead letters back.
@@ -108,13 +121,14 @@ pub async fn replay(command: Replay, output: &mut Output) -> Result<(), Failure>
         to: command.to,
         replays_max: command.replays_max,
         takes_skipped: command.skipped,
+        takes_replayed: command.again,
         is_dry_run: command.how.dry_run,
     };
     // What is not sent takes no time.
     let rate = command.rate.filter(|_| !rules.is_dry_run);
     let action = Action::Replay { rate };
     let outcome = deal(&rules, &command.selection, &action, &command.how.cluster).await?;
-    tell("replayed", &outcome, &rules, command.how.format, output)
+    tell("replayed", outcome, &rules, command.how.format, output)
 }
 
 /// Notes that dead letters stay where they are.
@@ -127,12 +141,13 @@ pub async fn skip(command: Skip, output: &mut Output) -> Result<(), Failure> {
         to: None,
         replays_max: 0,
         takes_skipped: false,
+        takes_replayed: false,
         is_dry_run: command.how.dry_run,
     };
     let reason = command.reason;
     let action = Action::Skip { reason };
     let outcome = deal(&rules, &command.selection, &action, &command.how.cluster).await?;
-    tell("skipped", &outcome, &rules, command.how.format, output)
+    tell("skipped", outcome, &rules, command.how.format, output)
 }
 
 async fn deal(
@@ -153,7 +168,7 @@ async fn deal(
         let journal = read_journal(&client, topic).await?;
         let reader = Reader::open(&client, starts, Isolation::ReadCommitted).await?;
         let work = Work::new(&mut wire, journal, rules.clone());
-        deal_with_all(reader, work, selection, action).await
+        Ok(deal_with_all(reader, work, selection, action).await)
     };
     let dealt = dealt.await;
     // Whoever comes next need not wait for our session to end, also after an error.
@@ -162,20 +177,34 @@ async fn deal(
 }
 
 async fn deal_with_all(
-    mut reader: Reader,
+    reader: Reader,
     mut work: Work<'_, Wire>,
     selection: &Selection,
     action: &Action,
-) -> Result<Outcome, Failure> {
+) -> Outcome {
     let mut outcome = Outcome {
         missing: selection.wanted(),
         ..Outcome::default()
     };
+    let dealt = deal_with_each(reader, &mut work, selection, action, &mut outcome);
+    outcome.failure = dealt.await.err();
+    // What was done until a failure was done.
+    outcome.report = work.report;
+    outcome
+}
+
+async fn deal_with_each(
+    mut reader: Reader,
+    work: &mut Work<'_, Wire>,
+    selection: &Selection,
+    action: &Action,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
     let stop = interrupted();
     tokio::pin!(stop);
     work.settle().await?;
-    let begun = Instant::now();
-    'reading: loop {
+    let mut throttle = Throttle::new(action);
+    while !selection.is_complete(&outcome.missing) {
         let read = tokio::select! {
             read = reader.next() => read?,
             () = &mut stop => { outcome.stopped = true; break }
@@ -187,27 +216,44 @@ async fn deal_with_all(
         let letters = letters.map(|record| Letter::new(&partition, record));
         let letters: Vec<Letter> = letters.filter(|each| selection.matches(each)).collect();
         for letter in &letters {
-            outcome.missing.remove(&Position {
-                partition: letter.place.partition,
-                offset: letter.place.offset,
-            });
+            outcome.missing.remove(&letter.position());
         }
         for batch in letters.chunks(batch_size(action)) {
+            let (begun, done_before) = (Instant::now(), work.report.done_count());
             match action {
                 Action::Replay { .. } => work.replay(batch).await?,
                 Action::Skip { reason } => work.skip(batch, reason).await?,
             }
-            let due = begun + due(action, work.report.done_count());
+            let due = throttle.on_sent(begun, work.report.done_count() - done_before);
             tokio::select! {
                 // What is due now goes on, whoever wants to stop.
                 biased;
-                () = &mut stop => { outcome.stopped = true; break 'reading }
+                () = &mut stop => { outcome.stopped = true; return Ok(()) }
                 () = sleep_until(due) => {}
             }
         }
     }
-    outcome.report = work.report;
-    Ok(outcome)
+    Ok(())
+}
+
+impl Throttle {
+    fn new(action: &Action) -> Self {
+        let rate = match action {
+            Action::Replay { rate } => *rate,
+            Action::Skip { .. } => None,
+        };
+        let due = Instant::now();
+        Self { rate, due }
+    }
+
+    /// So many were sent from `begun` on; gives when the next ones may be.
+    fn on_sent(&mut self, begun: Instant, count: u64) -> Instant {
+        if let Some(rate) = self.rate {
+            let takes = Duration::from_secs_f64(count as f64 / f64::from(rate));
+            self.due = self.due.max(begun) + takes;
+        }
+        self.due
+    }
 }
 
 fn batch_size(action: &Action) -> usize {
@@ -219,33 +265,26 @@ fn batch_size(action: &Action) -> usize {
     }
 }
 
-/// How long so many letters take at the rate that was asked for.
-fn due(action: &Action, done: u64) -> Duration {
-    match action {
-        Action::Replay { rate: Some(rate) } => {
-            Duration::from_secs_f64(done as f64 / f64::from(*rate))
-        }
-        Action::Replay { rate: None } | Action::Skip { .. } => Duration::ZERO,
-    }
-}
-
 /// Says what was done; fails if something that was asked for was not.
 fn tell(
     verb: &str,
-    outcome: &Outcome,
+    outcome: Outcome,
     rules: &Rules,
     format: Format,
     output: &mut Output,
 ) -> Result<(), Failure> {
     match format {
-        Format::Json => output.json(&to_json(verb, outcome, rules))?,
+        Format::Json => output.json(&to_json(verb, &outcome, rules))?,
         Format::Text => {
-            for line in lines(verb, outcome, rules) {
+            for line in lines(verb, &outcome, rules) {
                 output.line(&line)?;
             }
         }
     }
     output.flush()?;
+    if let Some(failure) = outcome.failure {
+        return Err(failure);
+    }
     let left = outcome.report.left_count();
     let missing: Vec<String> = outcome.missing.iter().map(Position::to_string).collect();
     if outcome.stopped {
@@ -275,11 +314,7 @@ fn lines(verb: &str, outcome: &Outcome, rules: &Rules) -> Vec<String> {
     let report = &outcome.report;
     let would = if rules.is_dry_run { "would be " } else { "" };
     let mut lines = vec![format!("{} {would}{verb}", report.done_count())];
-    for (topic, count) in report
-        .done
-        .iter()
-        .filter(|(topic, _)| **topic != rules.letters)
-    {
+    for (topic, count) in &report.sent {
         lines.push(format!("  {count} to \"{topic}\""));
     }
     for (count, what) in [
@@ -299,7 +334,8 @@ fn lines(verb: &str, outcome: &Outcome, rules: &Rules) -> Vec<String> {
         } else {
             String::new()
         };
-        let shown = positions[..shown].join(", ");
+        let shown: Vec<String> = positions[..shown].iter().map(Position::to_string).collect();
+        let shown = shown.join(", ");
         lines.push(format!("{} {reason}: {shown}{more}", positions.len()));
     }
     lines
@@ -308,10 +344,13 @@ fn lines(verb: &str, outcome: &Outcome, rules: &Rules) -> Vec<String> {
 fn to_json(verb: &str, outcome: &Outcome, rules: &Rules) -> serde_json::Value {
     let report = &outcome.report;
     let left = report.left.iter();
-    let left = left.map(|(reason, positions)| json!({"reason": reason, "positions": positions}));
+    let left = left.map(|(reason, positions)| {
+        let positions: Vec<String> = positions.iter().map(Position::to_string).collect();
+        json!({"reason": reason, "positions": positions})
+    });
     json!({
         verb: report.done_count(),
-        "to": report.done,
+        "to": report.sent,
         "arrivedBefore": report.arrived,
         "dealtWithBefore": report.dealt_with,
         "sameRecord": report.twins,
@@ -332,20 +371,31 @@ mod tests {
         assert_eq!(batch_size(&at(1)), 1);
         assert_eq!(batch_size(&at(100)), 25);
         assert_eq!(batch_size(&at(u32::MAX)), BATCH_MAX);
-        assert_eq!(due(&at(50), 100), Duration::from_secs(2));
-        let at_once = Action::Replay { rate: None };
-        assert_eq!(
-            (batch_size(&at_once), due(&at_once, 9)),
-            (BATCH_MAX, Duration::ZERO)
-        );
+        assert_eq!(batch_size(&Action::Replay { rate: None }), BATCH_MAX);
+    }
+
+    #[test]
+    fn what_was_not_sent_while_nothing_was_found_is_not_made_up_for() {
+        let mut throttle = Throttle::new(&Action::Replay { rate: Some(50) });
+        let begun = throttle.due;
+        let after_s = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(throttle.on_sent(begun, 100), after_s(2));
+        assert_eq!(throttle.on_sent(after_s(2), 50), after_s(3));
+        assert_eq!(throttle.on_sent(after_s(60), 100), after_s(62));
+        // Slow brokers are waited for, and not once more.
+        assert_eq!(throttle.on_sent(after_s(61), 50), after_s(63));
+        let mut at_once = Throttle::new(&Action::Replay { rate: None });
+        assert_eq!(at_once.on_sent(after_s(9), 100), at_once.due);
+        assert!(at_once.due < after_s(9));
     }
 
     #[test]
     fn what_was_left_is_said_with_its_reason_and_where_it_is() {
         let mut outcome = Outcome::default();
-        outcome.report.done.insert("orders".to_owned(), 5);
+        outcome.report.sent.insert("orders".to_owned(), 5);
         outcome.report.twins = 2;
-        let positions = (0..12).map(|offset| format!("0:{offset}"));
+        let partition = 0;
+        let positions = (0..12).map(|offset| Position { partition, offset });
         let reason = "came back too often".to_owned();
         outcome.report.left.insert(reason, positions.collect());
         let rules = Rules {
@@ -353,6 +403,7 @@ mod tests {
             to: None,
             replays_max: 3,
             takes_skipped: false,
+            takes_replayed: false,
             is_dry_run: true,
         };
         let said = lines("replayed", &outcome, &rules);

@@ -1,6 +1,7 @@
 //! What became of dead letters: the journal, a topic beside the dead letter topic with one entry
-//! per origin. Only the last entry of an origin counts, so that the journal may be compacted. Pure:
-//! what is read becomes state, what is to be stored becomes bytes.
+//! per place. What was sent is noted at its origin, as two letters of one record are sent once;
+//! what was skipped at the place of the letter. Only the last entry of a place counts, so that the
+//! journal may be compacted. Pure: what is read becomes state, what is to be stored becomes bytes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +9,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::letter::Letter;
 use crate::client::ConsumedRecord;
-use crate::client::consumer::TopicPartition;
 use crate::client::dead_letter::Place;
 
 /// What follows the name of the dead letter topic in that of its journal.
@@ -20,22 +21,13 @@ pub fn topic_of(letters: &str) -> String {
     format!("{letters}{SUFFIX}")
 }
 
-/// The last that is known of an origin.
+/// The last that is known of a place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum Entry {
-    /// It is about to be sent, or was: if so, it stands at `end` or behind.
-    Sending {
-        /// Where it is sent to.
-        topic: String,
-        /// The partition there.
-        partition: i32,
-        /// An offset that the partition had not reached.
-        end: i64,
-        /// How often it is sent then, this time included.
-        replays: u32,
-    },
-    /// It was sent, once.
+    /// It is about to be sent, or was.
+    Sending(Sending),
+    /// It was sent.
     Replayed {
         /// Where it is.
         topic: String,
@@ -51,6 +43,22 @@ pub enum Entry {
         /// Why.
         reason: String,
     },
+}
+
+/// What is about to be sent, or was: if so, it stands at `end` or behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// Where it is sent to.
+    pub topic: String,
+    /// The partition there.
+    pub partition: i32,
+    /// An offset that the partition had not reached.
+    pub end: i64,
+    /// How often it is sent then, this time included.
+    pub replays: u32,
+    /// The entry that holds if it did not arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Entry>>,
 }
 
 /// How far a dead letter is dealt with.
@@ -78,7 +86,7 @@ impl fmt::Display for State {
     }
 }
 
-/// What is stored under a key; nothing takes back what was stored before.
+/// What is stored under a key; `None` takes back what was stored before.
 pub type Note = (Place, Option<Entry>);
 
 /// All that was noted about one dead letter topic.
@@ -123,19 +131,26 @@ impl Journal {
         }
     }
 
-    /// What is known of an origin.
-    pub fn state(&self, origin: &Place) -> State {
-        match self.entries.get(origin) {
+    /// What became of a letter.
+    pub fn state(&self, letter: &Letter) -> State {
+        match self.entry(letter) {
             None => State::Open,
-            Some(Entry::Sending { .. }) => State::Sending,
+            Some(Entry::Sending(_)) => State::Sending,
             Some(Entry::Replayed { .. }) => State::Replayed,
             Some(Entry::Skipped { .. }) => State::Skipped,
         }
     }
 
-    /// The last entry of an origin.
-    pub fn entry(&self, origin: &Place) -> Option<&Entry> {
-        self.entries.get(origin)
+    /// The entry that says what became of a letter: that of its origin, or else its own.
+    pub fn entry(&self, letter: &Letter) -> Option<&Entry> {
+        let is_skipped = |entry: &&Entry| matches!(entry, Entry::Skipped { .. });
+        let own = || self.at(&letter.place).filter(is_skipped);
+        self.at(&letter.origin()).or_else(own)
+    }
+
+    /// The last entry of a place.
+    pub fn at(&self, place: &Place) -> Option<&Entry> {
+        self.entries.get(place)
     }
 
     /// How often the record at this place was sent before: by replays that are in the journal, so
@@ -144,20 +159,11 @@ impl Journal {
         self.replays.get(place).copied().unwrap_or(0)
     }
 
-    /// Everything of which it is not known whether it arrived: the origin, where it was sent to,
-    /// the offset from which it may stand there, and how often it is sent then.
-    pub fn unsettled(&self) -> Vec<(Place, TopicPartition, i64, u32)> {
+    /// Everything of which it is not known whether it arrived, by its origin.
+    pub fn unsettled(&self) -> Vec<(Place, Sending)> {
         let entries = self.entries.iter();
         let unsettled = entries.filter_map(|(origin, entry)| match entry {
-            Entry::Sending {
-                topic,
-                partition,
-                end,
-                replays,
-            } => {
-                let target = TopicPartition::new(topic, *partition);
-                Some((origin.clone(), target, *end, *replays))
-            }
+            Entry::Sending(sending) => Some((origin.clone(), sending.clone())),
             Entry::Replayed { .. } | Entry::Skipped { .. } => None,
         });
         unsettled.collect()
@@ -180,7 +186,7 @@ impl Entry {
                 };
                 Some((place, *replays))
             }
-            Self::Sending { .. } | Self::Skipped { .. } => None,
+            Self::Sending(_) | Self::Skipped { .. } => None,
         }
     }
 }
@@ -195,6 +201,7 @@ pub fn encode((origin, entry): &Note) -> (Bytes, Option<Bytes>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::dlq::test_letter::letter;
 
     fn place(text: &str) -> Place {
         text.parse().unwrap()
@@ -210,51 +217,44 @@ mod tests {
         }
     }
 
+    fn skipped(reason: &str) -> Option<Entry> {
+        let reason = reason.to_owned();
+        Some(Entry::Skipped { reason })
+    }
+
     fn notes() -> [Note; 4] {
         let origin = place("orders/3/41");
         let (topic, partition, replays) = ("orders".to_owned(), 3, 2);
-        [
-            (
-                origin.clone(),
-                Some(Entry::Sending {
-                    topic: topic.clone(),
-                    partition,
-                    end: 90,
-                    replays,
-                }),
-            ),
-            (origin.clone(), None),
-            (
-                origin.clone(),
-                Some(Entry::Skipped {
-                    reason: "a test".to_owned(),
-                }),
-            ),
-            (
-                origin,
-                Some(Entry::Replayed {
-                    topic,
-                    partition,
-                    offset: 91,
-                    replays,
-                }),
-            ),
-        ]
+        let sending = Entry::Sending(Sending {
+            topic: topic.clone(),
+            partition,
+            end: 90,
+            replays,
+            before: skipped("a test").map(Box::new),
+        });
+        let replayed = Entry::Replayed {
+            topic,
+            partition,
+            offset: 91,
+            replays,
+        };
+        let entries = [Some(sending), None, skipped("a test"), Some(replayed)];
+        entries.map(|entry| (origin.clone(), entry))
     }
 
     #[test]
     fn the_last_note_of_an_origin_counts_and_comes_back_from_its_record() {
         let mut journal = Journal::default();
-        let origin = place("orders/3/41");
-        assert_eq!(journal.state(&origin), State::Open);
+        let letter = letter((0, 7), (3, 41), "alice");
+        assert_eq!(journal.state(&letter), State::Open);
         let states = [State::Sending, State::Open, State::Skipped, State::Replayed];
         for (note, state) in notes().iter().zip(states) {
             let (key, value) = encode(note);
             let key = str::from_utf8(&key).unwrap();
             let value = value.as_deref().map(|value| str::from_utf8(value).unwrap());
             journal.read(&record(key, value)).unwrap();
-            assert_eq!(journal.state(&origin), state);
-            assert_eq!(journal.entry(&origin), note.1.as_ref());
+            assert_eq!(journal.state(&letter), state);
+            assert_eq!(journal.entry(&letter), note.1.as_ref());
             assert_eq!(
                 journal.unsettled().len(),
                 usize::from(state == State::Sending)
@@ -262,6 +262,27 @@ mod tests {
         }
         assert_eq!(journal.replays_at(&place("orders/3/91")), 2);
         assert_eq!(journal.replays_at(&place("orders/3/92")), 0);
+        // As it was written before there was anything to go back to.
+        let sending = r#"{"state":"sending","topic":"orders","partition":3,"end":90,"replays":1}"#;
+        journal.read(&record("orders/3/41", Some(sending))).unwrap();
+        assert_eq!(journal.state(&letter), State::Sending);
+    }
+
+    #[test]
+    fn a_letter_that_was_skipped_is_not_another_one_of_the_same_record() {
+        let mut journal = Journal::default();
+        let (one, other) = (letter((0, 7), (3, 41), ""), letter((0, 8), (3, 41), ""));
+        journal.apply(&(one.place.clone(), skipped("a test")));
+        assert_eq!(journal.state(&one), State::Skipped);
+        assert_eq!(journal.state(&other), State::Open);
+        // The record itself was sent: both are letters of it.
+        journal.apply(&notes()[3]);
+        assert_eq!(journal.state(&one), State::Replayed);
+        assert_eq!(journal.state(&other), State::Replayed);
+        // What was sent as a copy of this very letter does not speak for its record.
+        let mut journal = Journal::default();
+        journal.apply(&(one.place.clone(), notes()[3].1.clone()));
+        assert_eq!(journal.state(&one), State::Open);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::selection::Position;
 use crate::client::dead_letter::{DeadLetter, ORIGIN, Place, REPLAYS, is_of_letter};
 use crate::client::producer::partition_of_key;
 use crate::client::{ConsumedRecord, ProducerRecord, TopicPartition};
@@ -32,9 +33,12 @@ impl Letter {
         }
     }
 
-    /// `partition:offset`, as the commands take it.
-    pub fn position(&self) -> String {
-        format!("{}:{}", self.place.partition, self.place.offset)
+    /// Where it is, as the commands take it.
+    pub fn position(&self) -> Position {
+        Position {
+            partition: self.place.partition,
+            offset: self.place.offset,
+        }
     }
 
     /// What it is a letter of: the place of the record that failed, or its own if nobody says.
@@ -142,10 +146,8 @@ mod tests {
         };
         let letter = Letter::new(&TopicPartition::new("dlq", 2), record);
         assert_eq!(letter.origin().to_string(), "dlq/2/5");
-        assert_eq!(
-            (letter.error(), letter.position()),
-            ("(not said)", "2:5".into())
-        );
+        assert_eq!(letter.error(), "(not said)");
+        assert_eq!(letter.position().to_string(), "2:5");
         assert!(letter.is_empty());
         assert_eq!(letter.to_record(1).timestamp, None);
     }

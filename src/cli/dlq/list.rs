@@ -9,7 +9,7 @@ use super::journal::State;
 use super::letter::Letter;
 use super::partitions;
 use super::reading::Reader;
-use super::selection::Filter;
+use super::selection::{Filter, Position};
 use super::wire::read_journal;
 use crate::cli::Cluster;
 use crate::cli::output::{Failure, Format, Output, note};
@@ -46,7 +46,7 @@ struct Group {
     first_ms: i64,
     last_ms: i64,
     /// Where the first of them is, and what it says.
-    example: String,
+    example: Position,
     message: Option<String>,
     origin_topics: BTreeSet<String>,
 }
@@ -71,7 +71,7 @@ pub async fn run(command: List, output: &mut Output) -> Result<(), Failure> {
             if !command.filter.matches(&letter) {
                 continue;
             }
-            let state = journal.state(&letter.origin());
+            let state = journal.state(&letter);
             // What was cut short is not dealt with.
             let is_wanted =
                 state == command.state || (command.state == State::Open && state == State::Sending);
@@ -132,7 +132,7 @@ fn print(groups: &Groups, output: &mut Output) -> Result<(), Failure> {
                 format_time(group.first_ms),
                 format_time(group.last_ms),
                 one_line(&topics.join(",")),
-                group.example.clone(),
+                group.example.to_string(),
                 one_line(group.message.as_deref().unwrap_or_default()),
             ]
         })
@@ -170,7 +170,7 @@ fn to_json(((error, state), group): (&(String, State), &Group)) -> serde_json::V
         "firstMs": group.first_ms,
         "lastMs": group.last_ms,
         "originTopics": group.origin_topics,
-        "example": group.example,
+        "example": group.example.to_string(),
         "message": group.message,
     })
 }
@@ -197,7 +197,7 @@ mod tests {
             (group.count, group.first_ms, group.last_ms),
             (3, 1_003, 1_009)
         );
-        assert_eq!(group.example, "1:5");
+        assert_eq!(group.example.to_string(), "1:5");
         assert_eq!(group.message.as_deref(), Some("none left"));
         assert!(group.origin_topics.contains("orders"));
     }

@@ -16,7 +16,7 @@ use crate::client::{
 
 /// A member that is not heard for so long has lost its place. What a broker still takes from the
 /// connection of a process that died, it has taken by then.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A group forms within this time, the session timeout of a dead member included.

@@ -32,7 +32,7 @@ pub enum Command {
     Show(show::Show),
     /// Send dead letters back to where they came from, each once
     Replay(deal::Replay),
-    /// Note that dead letters are dealt with otherwise
+    /// Note that dead letters are dealt with otherwise; others of the same records stay open
     Skip(deal::Skip),
 }
 

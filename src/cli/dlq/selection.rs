@@ -143,13 +143,9 @@ impl Selection {
 
     /// Whether a letter is selected.
     pub fn matches(&self, letter: &Letter) -> bool {
-        let position = Position {
-            partition: letter.place.partition,
-            offset: letter.place.offset,
-        };
         match self.positions.is_empty() {
             true => self.filter.matches(letter),
-            false => self.positions.contains(&position),
+            false => self.positions.contains(&letter.position()),
         }
     }
 
@@ -167,10 +163,8 @@ impl Selection {
         let mut firsts: BTreeMap<i32, i64> = BTreeMap::new();
         for position in &self.positions {
             if position.partition >= partitions {
-                return Err(Failure::Usage(format!(
-                    "topic \"{topic}\" has no partition {}: it has {partitions}, numbered from 0",
-                    position.partition
-                )));
+                let index = position.partition;
+                return Err(Failure::no_partition(topic, index, partitions));
             }
             let first = firsts.entry(position.partition).or_insert(position.offset);
             *first = (*first).min(position.offset);
@@ -181,9 +175,14 @@ impl Selection {
         Ok(starts.collect())
     }
 
-    /// The positions that are still to be found.
+    /// The positions that are to be found.
     pub fn wanted(&self) -> BTreeSet<Position> {
         self.positions.iter().copied().collect()
+    }
+
+    /// True once nothing more can be selected, while these positions were not found yet.
+    pub fn is_complete(&self, missing: &BTreeSet<Position>) -> bool {
+        !self.positions.is_empty() && missing.is_empty()
     }
 }
 
@@ -247,6 +246,14 @@ mod tests {
         assert_eq!(starts, [start(1, 7), start(3, 5)]);
         assert!(selection.matches(&letter((3, 41), (0, 0), "")));
         assert!(!selection.matches(&letter((1, 41), (0, 0), "")));
+        let mut missing = selection.wanted();
+        assert!(!selection.is_complete(&missing));
+        missing.clear();
+        assert!(selection.is_complete(&missing));
+        assert!(
+            !Selection::default().is_complete(&missing),
+            "there may be more"
+        );
         let refusal = selection.starts("dlq", 3).unwrap_err().to_string();
         assert!(refusal.contains("no partition 3"), "{refusal}");
     }

@@ -51,9 +51,7 @@ async fn read(client: &Client<Tcp>, topic: &str, position: Position) -> Result<L
     let Position { partition, offset } = position;
     let count = partitions(client, topic).await?;
     if partition >= count {
-        return Err(Failure::Usage(format!(
-            "topic \"{topic}\" has no partition {partition}: it has {count}, numbered from 0"
-        )));
+        return Err(Failure::no_partition(topic, partition, count));
     }
     let place = TopicPartition::new(topic, partition);
     let start = vec![(place.clone(), Start::Offset(offset))];
@@ -78,7 +76,7 @@ fn to_text(letter: &Letter, journal: &Journal) -> String {
     let or_not_said = |value: &Option<String>| value.clone().unwrap_or("(not said)".to_owned());
     row("Letter", &letter.place.to_string());
     row("Time", &format_time(record.timestamp));
-    row("State", &state(journal.entry(&origin)));
+    row("State", &state(journal.entry(letter)));
     let came_from = match dead.origin() {
         Some(origin) => origin.to_string(),
         None => or_not_said(&dead.topic),
@@ -121,10 +119,9 @@ fn to_text(letter: &Letter, journal: &Journal) -> String {
 fn state(entry: Option<&Entry>) -> String {
     match entry {
         None => "open".to_owned(),
-        Some(Entry::Sending {
-            topic, partition, ..
-        }) => format!(
-            "being sent to {topic}/{partition} when a replay was cut short; the next one finds out"
+        Some(Entry::Sending(sending)) => format!(
+            "being sent to {}/{} when a replay was cut short; the next one finds out",
+            sending.topic, sending.partition
         ),
         Some(Entry::Replayed {
             topic,
@@ -185,8 +182,8 @@ fn to_json(letter: &Letter, journal: &Journal) -> Value {
     let place = TopicPartition::new(&letter.place.topic, letter.place.partition);
     json!({
         "record": record_format::to_json(&place, &letter.record),
-        "state": journal.state(&origin),
-        "journal": journal.entry(&origin),
+        "state": journal.state(letter),
+        "journal": journal.entry(letter),
         "originTopic": dead.topic,
         "originPartition": dead.partition,
         "originOffset": dead.offset,

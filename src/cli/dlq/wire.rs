@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::journal::{self, Journal, Note, encode};
-use super::lock::Lock;
+use super::lock::{Lock, SESSION_TIMEOUT};
 use super::reading::{Reader, offset_of, partitions_of};
 use super::work::{Addressed, Found, Sent, Topics};
 use crate::base::{ErrorCode, Offset};
+use crate::catalog::check_topic_name;
 use crate::cli::output::Failure;
+use crate::cli::topic::settings;
 use crate::client::dead_letter::{ORIGIN, Place, last};
+use crate::client::error::check;
 use crate::client::{
     Client, ClientError, EARLIEST, Isolation, LATEST, Node, Producer, ProducerOptions,
     ProducerRecord, Start, Tcp, TopicPartition,
@@ -18,6 +21,7 @@ use crate::wire::messages::create_topics::{
     CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
 
+const CLEANUP_POLICY: &str = "cleanup.policy";
 /// How long a broker may take to create the journal.
 const CREATE_TIMEOUT_MS: i32 = 30_000;
 /// Largest record that is sent; the broker's own limit is usually lower.
@@ -30,7 +34,8 @@ pub(super) struct Wire {
     journal: TopicPartition,
     /// `None` where nothing is written.
     writing: Option<Writing>,
-    partitions: BTreeMap<String, i32>,
+    /// What was asked of the topics that letters go to.
+    partitions: BTreeMap<String, Result<i32, String>>,
 }
 
 struct Writing {
@@ -54,6 +59,8 @@ impl Wire {
         let options = ProducerOptions {
             request_bytes_max: RECORD_BYTES_MAX,
             buffer_bytes_max: BUFFER_BYTES_MAX,
+            // Nothing is sent again when somebody else may be at work.
+            delivery_timeout: SESSION_TIMEOUT * 4 / 5,
             ..ProducerOptions::default()
         };
         let producer = Producer::new(client, options).await?;
@@ -109,23 +116,32 @@ impl Topics for Wire {
         Ok(())
     }
 
-    async fn partitions(&mut self, topic: &str) -> Result<i32, Failure> {
-        if let Some(count) = self.partitions.get(topic) {
-            return Ok(*count);
+    async fn partitions(&mut self, topic: &str) -> Result<Result<i32, String>, Failure> {
+        if let Some(known) = self.partitions.get(topic) {
+            return Ok(known.clone());
         }
-        let count = partitions_of(&self.client, topic).await?;
-        let count = count.ok_or_else(|| {
-            Failure::Failed(format!(
-                "topic \"{topic}\", to which dead letters go back, does not exist: create it, or \
-                 name another one with --to"
+        let wrong = |what: &str| {
+            Err(format!(
+                "go to topic {topic:?}, {what}, or name another one with --to"
             ))
-        })?;
-        self.partitions.insert(topic.to_owned(), count);
-        Ok(count)
+        };
+        let found = match check_topic_name(topic) {
+            Err(_) => wrong("which is no name of a topic: skip them"),
+            Ok(()) => match partitions_of(&self.client, topic).await {
+                Ok(Some(count)) => Ok(count),
+                Ok(None) => wrong("which does not exist: create it"),
+                Err(ClientError::Broker { code, .. }) => {
+                    wrong(&format!("which cannot be used ({code}): mend that"))
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        self.partitions.insert(topic.to_owned(), found.clone());
+        Ok(found)
     }
 
     async fn end(&mut self, partition: &TopicPartition) -> Result<Offset, Failure> {
-        offset_of(&self.client, partition, LATEST).await
+        Ok(offset_of(&self.client, partition, LATEST).await?)
     }
 
     async fn find(
@@ -134,35 +150,45 @@ impl Topics for Wire {
         from: Offset,
         origins: &BTreeSet<Place>,
     ) -> Result<Found, Failure> {
+        let mut found = Found {
+            first: Offset::MAX,
+            at: BTreeMap::new(),
+        };
         let count = partitions_of(&self.client, &partition.topic).await?;
         if count.is_none_or(|count| partition.partition >= count) {
-            return Ok(Found {
-                first: Offset::MAX,
-                at: BTreeMap::new(),
-            });
+            return Ok(found);
         }
-        let first = offset_of(&self.client, partition, EARLIEST).await?;
-        let start = Start::Offset(from.max(first));
+        let starts = vec![(partition.clone(), Start::Offset(from))];
         // Other people's open transactions must not hide what we sent.
         let isolation = Isolation::ReadUncommitted;
-        let mut reader =
-            Reader::open(&self.client, vec![(partition.clone(), start)], isolation).await?;
-        let mut at = BTreeMap::new();
+        let mut reader = Reader::open(&self.client, starts, isolation).await?;
         while let Some((_, records)) = reader.next().await? {
             for record in records {
                 let origin = last(&record.headers, ORIGIN);
                 let origin = origin.and_then(|origin| str::from_utf8(origin).ok()?.parse().ok());
                 if let Some(origin) = origin.filter(|origin| origins.contains(origin)) {
-                    at.insert(origin, record.offset);
+                    found.at.insert(origin, record.offset);
                 }
             }
         }
-        Ok(Found { first, at })
+        if !is_compacted(&self.client, &partition.topic).await {
+            // Only now: what was deleted while we read may have been among what we looked for.
+            found.first = offset_of(&self.client, partition, EARLIEST).await?;
+        }
+        Ok(found)
     }
 
     async fn send(&mut self, records: Vec<Addressed>) -> Result<Vec<Sent>, Failure> {
         self.produce(records).await
     }
+}
+
+/// Whether compaction may have removed records of a topic: not known is yes.
+async fn is_compacted(client: &Client<Tcp>, topic: &str) -> bool {
+    let settings = settings(client, topic, true).await.unwrap_or_default();
+    let policy = settings.iter().find(|each| each.name == CLEANUP_POLICY);
+    let policy = policy.and_then(|setting| setting.value.as_ref());
+    policy.is_none_or(|policy| policy.contains("compact"))
 }
 
 /// Reads the journal of a dead letter topic; it is empty if there is none.
@@ -204,22 +230,17 @@ async fn create(client: &Client<Tcp>, topic: &str) -> Result<(), Failure> {
             num_partitions: 1,
             replication_factor: -1,
             // The last note of each origin is kept for ever.
-            configs: vec![setting("cleanup.policy", "compact")],
+            configs: vec![setting(CLEANUP_POLICY, "compact")],
             ..Default::default()
         }],
         timeout_ms: CREATE_TIMEOUT_MS,
         ..Default::default()
     };
-    let refused = |code: ErrorCode, message| ClientError::Broker {
-        api: "CreateTopics",
-        subject: format!("topic \"{topic}\""),
-        code,
-        message,
-    };
+    let subject = || format!("topic \"{topic}\"");
     for result in client.send(Node::Controller, request).await?.topics {
-        match result.error_code {
-            ErrorCode::None | ErrorCode::TopicAlreadyExists => {}
-            code => return Err(refused(code, result.error_message).into()),
+        if result.error_code != ErrorCode::TopicAlreadyExists {
+            let message = result.error_message.as_deref();
+            check("CreateTopics", subject, result.error_code, message)?;
         }
     }
     let served = client.retry(async || {
@@ -227,7 +248,10 @@ async fn create(client: &Client<Tcp>, topic: &str) -> Result<(), Failure> {
         let leader = found.first().and_then(|found| found.partition(0)?.leader);
         match leader {
             Some(_) => Ok(()),
-            None => Err(refused(ErrorCode::LeaderNotAvailable, None)),
+            None => {
+                let code = ErrorCode::LeaderNotAvailable;
+                Err(ClientError::broker("CreateTopics", subject(), code))
+            }
         }
     });
     Ok(served.await?)

@@ -10,18 +10,19 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Cluster, committed, describe_group, is_dead, no_group};
-use crate::base::{ErrorCode, Offset};
+use super::{Cluster, describe_group, is_dead, no_group, partitions_of};
+use crate::base::Offset;
 use crate::cli::output::{Failure, Format, Output};
+use crate::client::clock::wall_ms;
 use crate::client::consumer::decode_assignment;
-use crate::client::lag::{Pace, Place, age_s};
-use crate::client::{Client, ClientError, EARLIEST, Isolation, LATEST, Tcp, TopicPartition};
+use crate::client::lag::{Pace, Span, age_s};
+use crate::client::{Client, EARLIEST, Isolation, LATEST, Tcp, TopicPartition};
 
 /// An hour is more than anybody looks at.
 const INTERVAL_S_MAX: f64 = 3600.0;
@@ -133,7 +134,7 @@ impl Lag {
     /// All partitions of the topics in which the group has committed something or has members.
     async fn look(&self, client: &Client<Tcp>) -> Result<Look, Failure> {
         // Asked before the ends of the logs: a group is never shown to be ahead of them.
-        let committed: BTreeMap<_, _> = committed(client, &self.group).await?.into_iter().collect();
+        let committed = client.committed(&self.group, None, false).await?;
         let group = describe_group(client, &self.group).await?;
         if committed.is_empty() && group.members.is_empty() && is_dead(&group) {
             return Err(no_group(&self.group));
@@ -144,17 +145,20 @@ impl Lag {
         });
         let partitions = committed.keys().cloned().chain(assigned);
         let topics: BTreeSet<String> = partitions.map(|each| each.topic).collect();
-        let topics: Vec<String> = topics.into_iter().collect();
-        let starts = offsets(client, &topics, EARLIEST).await?;
-        let ends = offsets(client, &topics, LATEST).await?;
+        let partitions = partitions_of(client, topics).await?;
+        let offsets = async |which| {
+            let offsets = client.offsets(&partitions, which, Isolation::default());
+            offsets.await
+        };
+        let (starts, ends) = (offsets(EARLIEST).await?, offsets(LATEST).await?);
         let at = Instant::now();
-        let standings = ends.into_iter().filter_map(|(partition, end)| {
+        let standings = ends.into_iter().map(|(partition, end)| {
             let standing = Standing {
-                start: *starts.get(&partition)?,
+                start: starts[&partition],
                 end,
-                committed: committed.get(&partition).copied(),
+                committed: committed.get(&partition).map(|it| it.offset),
             };
-            Some((partition, standing))
+            (partition, standing)
         });
         let standings = standings.collect();
         Ok(Look { at, standings })
@@ -166,22 +170,20 @@ impl Lag {
         client: &Client<Tcp>,
         look: &Look,
     ) -> Result<BTreeMap<TopicPartition, Option<f64>>, Failure> {
-        let places = look.standings.iter().map(|(partition, standing)| {
-            let place = standing.place(self.reset);
-            (partition.clone(), place)
+        let spans = look.standings.iter().map(|(partition, standing)| {
+            let span = standing.span(self.reset);
+            (partition.clone(), span)
         });
-        let late = places.filter(|(_, place)| place.unread() > 0);
-        let asked: Vec<_> = late.map(|(each, place)| (each, place.next)).collect();
+        let late = spans.filter(|(_, span)| span.unread() > 0);
+        let asked: Vec<_> = late.map(|(each, span)| (each, span.next)).collect();
         let timestamps = client.first_timestamps(&asked).await?;
-        let now_ms = now_ms();
-        let ages = timestamps.into_iter().map(|(partition, timestamp)| {
-            let age_s = match timestamp {
-                // What is unread is no record for consumers: the end of a transaction.
-                Ok(None) => Some(0.0),
-                Ok(Some(timestamp)) => age_s(timestamp, now_ms),
+        let now_ms = wall_ms();
+        let ages = timestamps.into_iter().filter_map(|(partition, timestamp)| {
+            let age_s = match timestamp.transpose()? {
+                Ok(timestamp) => age_s(timestamp, now_ms),
                 Err(_) => None,
             };
-            (partition, age_s)
+            Some((partition, age_s))
         });
         Ok(ages.collect())
     }
@@ -197,20 +199,22 @@ impl Lag {
             let earlier = before.standings.get(partition).unwrap_or(standing);
             let began = earlier.next(self.reset);
             let pace = Pace::between(
-                Place {
+                Span {
                     end: earlier.end,
                     next: began,
                 },
-                Place {
+                Span {
                     end: standing.end,
                     next: standing.committed.unwrap_or(began),
                 },
                 elapsed,
             );
-            let unread = standing.place(self.reset).unread();
+            // What has no age is no record for consumers: the ends of transactions.
+            let age_s = ages.get(partition).copied();
+            let unread = age_s.map_or(0, |_| standing.span(self.reset).unread());
             let row = Row {
                 unread,
-                age_s: ages.get(partition).copied().unwrap_or(Some(0.0)),
+                age_s: age_s.unwrap_or(Some(0.0)),
                 pace,
                 empty_in_s: pace.empty_in_s(unread),
             };
@@ -259,6 +263,7 @@ impl Lag {
             value["start"] = json!(standing.start);
             value["end"] = json!(standing.end);
             value["committed"] = json!(standing.committed);
+            value["remark"] = json!(standing.remark());
             value
         });
         let mut value = sum(rows).to_json();
@@ -307,8 +312,8 @@ impl Standing {
     }
 
     /// What the group can still read: records that were deleted are not unread.
-    fn place(&self, reset: Reset) -> Place {
-        Place {
+    fn span(&self, reset: Reset) -> Span {
+        Span {
             end: self.end,
             next: self.next(reset).max(self.start),
         }
@@ -381,56 +386,6 @@ fn sum(rows: &Rows) -> Row {
         },
         empty_in_s: worse(all.empty_in_s, row.empty_in_s),
     })
-}
-
-/// The first or last offset of all partitions of topics, from their leaders of now. Topics that are
-/// no more are left out.
-async fn offsets(
-    client: &Client<Tcp>,
-    topics: &[String],
-    which: i64,
-) -> Result<BTreeMap<TopicPartition, Offset>, ClientError> {
-    let attempt = async || {
-        let mut asked = Vec::new();
-        for topic in client.refresh_metadata(topics).await? {
-            match topic.error {
-                ErrorCode::None => {}
-                ErrorCode::UnknownTopicOrPartition => continue,
-                code => {
-                    let topic = format!("topic \"{}\"", topic.name);
-                    return Err(refused("Metadata", topic, code));
-                }
-            }
-            let partitions = topic.partitions.iter().map(|each| each.partition);
-            let partitions = partitions.map(|index| TopicPartition::new(&topic.name, index));
-            asked.extend(partitions.map(|partition| (partition, which)));
-        }
-        let found = client
-            .list_offsets(&asked, Isolation::ReadUncommitted)
-            .await?;
-        let mut offsets = BTreeMap::new();
-        for (partition, offset) in found {
-            let refused = |code| refused("ListOffsets", partition.to_string(), code);
-            offsets.insert(partition.clone(), offset.map_err(refused)?);
-        }
-        Ok(offsets)
-    };
-    client.retry(attempt).await
-}
-
-fn refused(api: &'static str, subject: String, code: ErrorCode) -> ClientError {
-    ClientError::Broker {
-        api,
-        subject,
-        code,
-        message: None,
-    }
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as i64)
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -2,7 +2,7 @@
 
 mod lag;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -11,17 +11,13 @@ use super::Cluster;
 use super::output::{Failure, Format, Output, note};
 use crate::base::ErrorCode;
 use crate::client::consumer::decode_assignment;
+use crate::client::error::check;
 use crate::client::{Client, ClientError, Isolation, LATEST, Node, Tcp, TopicPartition};
-use crate::wire::Request;
 use crate::wire::messages::delete_groups::DeleteGroupsRequest;
 use crate::wire::messages::describe_groups::{
     DescribeGroupsRequest, DescribedGroup, DescribedGroupMember,
 };
 use crate::wire::messages::list_groups::{ListGroupsRequest, ListedGroup};
-use crate::wire::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestGroup};
-
-/// The last version of OffsetFetch that names topics.
-const OFFSET_FETCH_VERSION_MAX: i16 = 9;
 
 /// What to do with groups.
 #[derive(Debug, Subcommand)]
@@ -34,7 +30,8 @@ pub enum Command {
     ///
     /// One line for each partition of the topics that the group reads, and one for all. SECONDS is
     /// the age of the oldest unread record by its timestamp; `-` is no commit, or an age that is
-    /// not known. The rates are those between two looks, so the first table takes one interval.
+    /// not known. The rates are those between two looks, so the first table takes one interval. Of
+    /// groups of the new consumer protocol (KIP-848), only topics with a commit are seen.
     ///
     /// Ends with 0, with 1 if the group or a broker cannot be asked, with 2 for wrong arguments,
     /// and with 3 if the group is later than --max-seconds.
@@ -133,8 +130,8 @@ async fn describe(command: Describe, output: &mut Output) -> Result<(), Failure>
     let name = &command.group;
     let group = describe_group(&client, name).await?;
     let mut rows: BTreeMap<TopicPartition, Row> = BTreeMap::new();
-    for (partition, offset) in committed(&client, name).await? {
-        rows.entry(partition).or_default().committed = Some(offset);
+    for (partition, committed) in client.committed(name, None, false).await? {
+        rows.entry(partition).or_default().committed = Some(committed.offset);
     }
     if rows.is_empty() && group.members.is_empty() && is_dead(&group) {
         return Err(no_group(name));
@@ -163,18 +160,16 @@ async fn delete(command: Delete, output: &mut Output) -> Result<(), Failure> {
     let client = command.cluster.connect().await?;
     let mut failures = Vec::new();
     for group in command.groups {
-        let request = DeleteGroupsRequest {
-            groups_names: vec![group.clone()],
-        };
-        let response = ask(&client, &group, request).await?;
-        let result = response.results.first();
-        match result.map_or(ErrorCode::None, |result| result.error_code) {
-            ErrorCode::None => output.line(&format!("deleted group \"{group}\""))?,
-            ErrorCode::NonEmptyGroup => {
-                failures.push(format!("group \"{group}\" has members: stop them first"))
-            }
-            ErrorCode::GroupIdNotFound => failures.push(no_group(&group).to_string()),
-            code => failures.push(format!("group \"{group}\": {code}")),
+        match delete_one(&client, &group).await {
+            Ok(()) => output.line(&format!("deleted group \"{group}\""))?,
+            Err(error) => failures.push(match error.code() {
+                Some(ErrorCode::NonEmptyGroup) => {
+                    format!("group \"{group}\" has members: stop them first")
+                }
+                Some(ErrorCode::GroupIdNotFound) => no_group(&group).to_string(),
+                Some(_) => error.to_string(),
+                None => return Err(error.into()),
+            }),
         }
     }
     match failures.is_empty() {
@@ -183,101 +178,56 @@ async fn delete(command: Delete, output: &mut Output) -> Result<(), Failure> {
     }
 }
 
-async fn describe_group(client: &Client<Tcp>, group: &str) -> Result<DescribedGroup, Failure> {
+async fn delete_one(client: &Client<Tcp>, group: &str) -> Result<(), ClientError> {
+    let request = DeleteGroupsRequest {
+        groups_names: vec![group.to_owned()],
+    };
+    let attempt = async || {
+        let node = Node::Coordinator(group.to_owned());
+        let response = client.send(node, request.clone()).await?;
+        let code = response.results.first().map(|result| result.error_code);
+        let code = code.unwrap_or(ErrorCode::None);
+        check("DeleteGroups", || format!("group \"{group}\""), code, None)
+    };
+    client.ask_coordinator(group, attempt).await
+}
+
+/// All partitions of topics; those that are no more are left out.
+async fn partitions_of(
+    client: &Client<Tcp>,
+    topics: BTreeSet<String>,
+) -> Result<Vec<TopicPartition>, ClientError> {
+    let topics: Vec<String> = topics.into_iter().collect();
+    let attempt = async || {
+        let mut partitions = Vec::new();
+        for topic in client.refresh_metadata(&topics).await? {
+            if topic.error != ErrorCode::UnknownTopicOrPartition {
+                let subject = || format!("topic \"{}\"", topic.name);
+                check("Metadata", subject, topic.error, None)?;
+            }
+            let indexes = topic.partitions.iter().map(|each| each.partition);
+            partitions.extend(indexes.map(|index| TopicPartition::new(&topic.name, index)));
+        }
+        Ok(partitions)
+    };
+    client.retry(attempt).await
+}
+
+/// State and members of a group; "Dead" if it is not there.
+async fn describe_group(client: &Client<Tcp>, group: &str) -> Result<DescribedGroup, ClientError> {
     let request = DescribeGroupsRequest {
         groups: vec![group.to_owned()],
         ..Default::default()
     };
-    let response = ask(client, group, request).await?;
-    let mut described = response.groups.into_iter();
-    match described.next() {
-        Some(described) if described.error_code == ErrorCode::GroupIdNotFound => {
-            // From version 6 a group that is not there is an error, before it is "Dead".
-            Ok(DescribedGroup {
-                group_id: group.to_owned(),
-                group_state: "Dead".to_owned(),
-                ..Default::default()
-            })
-        }
-        Some(described) if described.error_code.is_error() => Err(Failure::Failed(format!(
-            "group \"{group}\": {}",
-            described.error_code
-        ))),
-        Some(described) => Ok(described),
-        None => Err(Failure::Failed(format!(
-            "the coordinator says nothing about group \"{group}\""
-        ))),
-    }
-}
-
-/// Everything the group has committed.
-async fn committed(
-    client: &Client<Tcp>,
-    group: &str,
-) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
-    // Version 8 asks for groups, earlier ones for one: both shapes are filled in.
-    let request = OffsetFetchRequest {
-        group_id: group.to_owned(),
-        topics: None,
-        groups: vec![OffsetFetchRequestGroup {
-            group_id: group.to_owned(),
-            topics: None,
-            ..Default::default()
-        }],
-        require_stable: false,
+    let attempt = async || {
+        let node = Node::Coordinator(group.to_owned());
+        let response = client.send(node, request.clone()).await?;
+        let described = response.groups.into_iter().next().unwrap_or_default();
+        let subject = || format!("group \"{group}\"");
+        check("DescribeGroups", subject, described.error_code, None)?;
+        Ok(described)
     };
-    let node = Node::Coordinator(group.to_owned());
-    let within = client.options().request_timeout;
-    let response = client
-        .retry(async || {
-            let (node, request) = (node.clone(), request.clone());
-            let response = client
-                .send_within(node, request, OFFSET_FETCH_VERSION_MAX, within)
-                .await?;
-            let of_groups = response.groups.iter().map(|group| group.error_code);
-            let mut codes = of_groups.chain([response.error_code]);
-            match codes.find(|code| code.is_error()) {
-                None => Ok(response),
-                Some(code) => {
-                    // It may have moved.
-                    client.forget_coordinator(group);
-                    Err(ClientError::Broker {
-                        api: "OffsetFetch",
-                        subject: format!("group \"{group}\""),
-                        code,
-                        message: None,
-                    })
-                }
-            }
-        })
-        .await?;
-    let mut committed = Vec::new();
-    for topic in response.topics {
-        for each in topic.partitions {
-            let partition = TopicPartition::new(&topic.name, each.partition_index);
-            committed.push((partition, each.committed_offset));
-        }
-    }
-    for topic in response.groups.into_iter().flat_map(|group| group.topics) {
-        for each in topic.partitions {
-            let partition = TopicPartition::new(&topic.name, each.partition_index);
-            committed.push((partition, each.committed_offset));
-        }
-    }
-    committed.retain(|(_, offset)| *offset >= 0);
-    Ok(committed)
-}
-
-/// Asks the coordinator, again while it is starting.
-async fn ask<R: Request + Clone>(
-    client: &Client<Tcp>,
-    group: &str,
-    request: R,
-) -> Result<R::Response, ClientError> {
-    let node = Node::Coordinator(group.to_owned());
-    client
-        .retry(async || client.send(node.clone(), request.clone()).await)
-        .await
+    client.ask_coordinator(group, attempt).await
 }
 
 fn print(

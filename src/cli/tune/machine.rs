@@ -5,6 +5,7 @@ use crate::io::ring;
 use nix::sys::resource::{Resource, getrlimit};
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// A kernel's version: major, minor, patch.
@@ -49,8 +50,8 @@ pub struct Machine {
     pub quota: Option<f64>,
     /// Of each core the first CPU that may be used.
     pub first_of_each_core: Vec<usize>,
-    /// Memory nodes; 0 if unknown.
-    pub numa_nodes: usize,
+    /// Memory nodes of these CPUs; none if unknown.
+    pub numa_nodes: Vec<usize>,
     /// Frequency governor of the first CPU, if the kernel sets frequencies.
     pub governor: Option<String>,
     /// Version of the kernel.
@@ -98,7 +99,7 @@ impl Machine {
                 .max(allowed.len()),
             quota: config::cgroup_quota(),
             first_of_each_core: first_of_each_core(root, &allowed),
-            numa_nodes: list_length(&read("sys/devices/system/node/online").unwrap_or_default()),
+            numa_nodes: numa_nodes(root, &allowed),
             governor: read(&governor),
             kernel: read("proc/sys/kernel/osrelease").and_then(|text| Kernel::parse(&text)),
             ring_refused: ring::probe(config.ring_entries, shards)
@@ -145,12 +146,27 @@ fn read(root: &Path, path: &str) -> Option<String> {
 
 /// How many numbers a list such as `0-3,8` names.
 pub fn list_length(list: &str) -> usize {
-    let lengths = list.trim().split(',').filter_map(|part| {
+    let lengths = ranges(list).filter_map(|range| range.end().checked_sub(*range.start()));
+    lengths.fold(0, |sum, length| {
+        sum.saturating_add(length.saturating_add(1))
+    })
+}
+
+fn ranges(list: &str) -> impl Iterator<Item = RangeInclusive<usize>> {
+    list.trim().split(',').filter_map(|part| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        last.checked_sub(first)?.checked_add(1)
-    });
-    lengths.fold(0, usize::saturating_add)
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    })
+}
+
+/// The memory nodes that have one of these CPUs, ascending.
+pub fn numa_nodes(root: &Path, allowed: &[usize]) -> Vec<usize> {
+    let online = read(root, "sys/devices/system/node/online").unwrap_or_default();
+    let is_used = |node: &usize| {
+        let cpus = read(root, &format!("sys/devices/system/node/node{node}/cpulist"));
+        ranges(&cpus.unwrap_or_default()).any(|cpus| allowed.iter().any(|cpu| cpus.contains(cpu)))
+    };
+    ranges(&online).flatten().filter(is_used).collect()
 }
 
 /// Of the CPUs that are threads of one core, the first; a CPU of which nothing is known is a core.

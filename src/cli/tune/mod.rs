@@ -102,20 +102,25 @@ fn cores(machine: &Machine) -> Finding {
         "{allowed} of {} CPUs, {quota}, {shards} shards",
         machine.online
     );
-    let whole = machine.quota.map_or(allowed, |quota| {
-        allowed.min((quota.floor() as usize).max(1))
-    });
-    let advice =
-        if shards > whole {
-            Some(format!(
-                "shards share a CPU or run into the quota: forebay serve --cores {whole}"
-            ))
-        } else {
-            machine.quota.filter(|quota| quota.fract() > 0.0).map(|quota| {
-            format!("a whole number of CPUs is used better than {quota}: set cpu.max to a multiple")
-        })
-        };
+    let advice = match machine.quota {
+        _ if shards > whole_cpus(machine) && whole_cpus(machine) > 0 => Some(format!(
+            "shards share a CPU or run into the quota: forebay serve --cores {}",
+            whole_cpus(machine)
+        )),
+        Some(quota) if quota.fract() > 0.0 && quota < allowed as f64 => Some(format!(
+            "a whole number of CPUs is used better than {quota}: set cpu.max to a multiple"
+        )),
+        _ => None,
+    };
     finding("cores", seen, advice)
+}
+
+/// How many shards can have a CPU each, within the quota as well; none below a quota of one.
+fn whole_cpus(machine: &Machine) -> usize {
+    let allowed = machine.allowed.len();
+    machine
+        .quota
+        .map_or(allowed, |quota| allowed.min(quota.floor() as usize))
 }
 
 fn siblings(machine: &Machine) -> Finding {
@@ -139,15 +144,17 @@ fn siblings(machine: &Machine) -> Finding {
 }
 
 fn nodes(machine: &Machine) -> Finding {
-    let seen = match machine.numa_nodes {
-        0 => "unknown".to_owned(),
-        count => format!("{count} memory node(s)"),
+    let (seen, advice) = match machine.numa_nodes.as_slice() {
+        [] => ("unknown".to_owned(), None),
+        [_] => ("the CPUs are on one memory node".to_owned(), None),
+        [first, rest @ ..] => (
+            format!("the CPUs are on {} memory nodes", 1 + rest.len()),
+            Some(format!(
+                "keep it on one node, with the network card and disk: numactl \
+                 --cpunodebind={first} --membind={first} forebay serve"
+            )),
+        ),
     };
-    let advice = (machine.numa_nodes > 1).then(|| {
-        "keep it on one node, with the network card and disk: numactl --cpunodebind=0 --membind=0 \
-         forebay serve"
-            .to_owned()
-    });
     finding("numa", seen, advice)
 }
 
@@ -165,11 +172,11 @@ fn polling(machine: &Machine) -> Finding {
         0 => "shards block when idle".to_owned(),
         micros => format!("shards look for work for {micros} us before they block"),
     };
-    let advice = machine.poll_refused.then(|| {
-        let count = machine.allowed.len();
-        format!(
+    let advice = machine.poll_refused.then(|| match whole_cpus(machine) {
+        0 => "spinning is off, as it would eat the quota: set cpu.max to a whole CPU".to_owned(),
+        count => format!(
             "spinning is off, as shards have no CPU each: forebay serve --cores {count} at most"
-        )
+        ),
     });
     finding("polling", seen, advice)
 }

@@ -1,6 +1,6 @@
 //! The advice for machines that the tests make up, and what is read from file trees.
 
-use super::machine::{first_of_each_core, list_length, mount, pages_out};
+use super::machine::{first_of_each_core, list_length, mount, numa_nodes, pages_out};
 use super::*;
 
 /// A machine with nothing to change.
@@ -10,7 +10,7 @@ fn fine() -> Machine {
         online: 2,
         quota: None,
         first_of_each_core: vec![0, 1],
-        numa_nodes: 1,
+        numa_nodes: vec![0],
         governor: Some("performance".to_owned()),
         kernel: Some(Kernel(6, 18, 44)),
         ring_refused: None,
@@ -72,11 +72,16 @@ fn each_trouble_has_its_command() {
         m.first_of_each_core = vec![0, 2];
     });
     check("smt", "--cores 0-0", |m| m.first_of_each_core = vec![0]);
-    check("numa", "numactl", |m| m.numa_nodes = 2);
+    check("numa", "--membind=1", |m| m.numa_nodes = vec![1, 2]);
     check("governor", "cpupower", |m| {
         m.governor = Some("powersave".to_owned())
     });
     check("polling", "--cores 2", |m| m.poll_refused = true);
+    let spinning = advice(|m| (m.quota, m.poll_refused) = (Some(1.5), true));
+    assert!(spinning[1].1.contains("--cores 1"), "{spinning:?}");
+    let starved = advice(|m| (m.quota, m.poll_refused) = (Some(0.5), true));
+    assert_eq!(starved.len(), 2, "{starved:?}");
+    assert!(starved.iter().all(|(_, one)| one.contains("cpu.max")));
     check("io_uring", "seccomp", |m| {
         m.ring_refused = Some("by seccomp".to_owned())
     });
@@ -182,6 +187,21 @@ fn lists_and_siblings_are_read() {
     assert_eq!(first_of_each_core(root.path(), &[0, 1, 2, 3]), [0, 1]);
     assert_eq!(first_of_each_core(root.path(), &[2, 3]), [2, 3]);
     assert_eq!(first_of_each_core(root.path(), &[2, 7]), [2, 7], "unknown");
+}
+
+#[test]
+fn only_nodes_with_a_cpu_of_ours_count() {
+    let root = tempfile::tempdir().unwrap();
+    let nodes = root.path().join("sys/devices/system/node");
+    assert!(numa_nodes(root.path(), &[0]).is_empty());
+    for (node, cpus) in [(0, "0-3,8-11"), (1, "4-7"), (2, "")] {
+        let node = nodes.join(format!("node{node}"));
+        std::fs::create_dir_all(&node).unwrap();
+        std::fs::write(node.join("cpulist"), format!("{cpus}\n")).unwrap();
+    }
+    std::fs::write(nodes.join("online"), "0-2\n").unwrap();
+    assert_eq!(numa_nodes(root.path(), &[5, 6]), [1]);
+    assert_eq!(numa_nodes(root.path(), &[4, 11]), [0, 1]);
 }
 
 #[test]

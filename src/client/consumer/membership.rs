@@ -110,8 +110,9 @@ pub(super) async fn run<C: Connector>(shared: Rc<Shared<C>>) {
             }
             Interruption::Retry => tokio::time::sleep(task.client.options().retry_backoff).await,
             Interruption::Fatal(error) => {
-                task.forget(true);
                 task.revoke_all(false).await;
+                // The others need not wait for the end of the session. This error tells more.
+                let _ = leave(&shared).await;
                 shared.tell(Queued::Failed(error));
                 return;
             }

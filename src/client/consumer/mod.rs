@@ -480,15 +480,21 @@ impl<C: Connector> Consumer<C> {
     }
 
     /// Commits if it commits by itself, and leaves the group (a static member stays, KIP-345).
+    ///
+    /// Errors: of the commit, else of the leaving; both are tried.
     pub async fn close(self) -> Result<(), ConsumerError> {
         self.acknowledge();
         let Self { shared, tasks, .. } = self;
         // Ended first, or a heartbeat would notice the leaving and join again.
         drop(tasks);
-        if shared.options.auto_commit.is_some() && shared.options.group.is_some() {
-            offsets::commit_processed(&shared).await?;
-        }
-        membership::leave(&shared).await
+        let commits = shared.options.auto_commit.is_some() && shared.options.group.is_some();
+        let committed = match commits {
+            true => offsets::commit_processed(&shared).await,
+            false => Ok(()),
+        };
+        // Whatever became of that, the others need not wait for the end of the session.
+        let left = membership::leave(&shared).await;
+        committed.and(left)
     }
 
     fn acknowledge(&self) {

@@ -1,29 +1,26 @@
-//! Offsets: where to start, what the group has stored, storing it. OffsetFetch and OffsetCommit are
-//! used up to version 9, which names topics.
+//! Offsets: where to start, what the group has stored, storing it. OffsetCommit is used up to
+//! version 9, which names topics.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::membership::Membership;
 use super::positions::Positions;
 use super::{
     AutoOffsetReset, CommittedOffset, ConsumerError, Isolation, Queued, Shared, Start,
-    TopicPartition,
+    Subscription, TopicPartition,
 };
-use crate::base::Offset;
-use crate::client::error::{check, is_coordinator_moved, is_retriable};
+use crate::base::{ErrorCode, Offset};
+use crate::client::error::{check, is_retriable};
 use crate::client::list_offsets::{EARLIEST, LATEST};
 use crate::client::transport::Connector;
 use crate::client::{Client, ClientError, Node, clock};
 use crate::wire::messages::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
-use crate::wire::messages::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
-    OffsetFetchResponse,
-};
 
-/// The last version of OffsetFetch and OffsetCommit that names topics.
+/// The last version of OffsetCommit that names topics.
 const VERSION_WITH_NAMES: i16 = 9;
 
 /// An offset to commit, with a note.
@@ -77,21 +74,21 @@ pub(super) async fn commit_processed<C: Connector>(
     }
 }
 
-/// Stores offsets, again while the coordinator is moving or starting.
+/// Stores offsets, again while the coordinator is moving or starting, and as the member that we are
+/// now: the partitions may have another owner in the next generation.
 pub(super) async fn commit<C: Connector>(
     shared: &Shared<C>,
     offsets: &[ToCommit],
 ) -> Result<(), ConsumerError> {
     let group = group(shared)?;
-    let result = shared
-        .client
-        .retry(async || {
-            let result = commit_once(shared, group, offsets).await;
-            forget_moved(shared, group, &result);
-            result
-        })
-        .await;
-    Ok(result?)
+    let membership = shared.membership.borrow().clone();
+    if matches!(shared.options.subscription, Subscription::Topics(_)) && membership.generation < 0 {
+        // The coordinator would take it from a reader outside of the group, if nobody is in it.
+        let subject = || format!("group \"{group}\"");
+        check("OffsetCommit", subject, ErrorCode::UnknownMemberId, None)?;
+    }
+    let attempt = async || commit_once(shared, group, &membership, offsets).await;
+    Ok(shared.client.ask_coordinator(group, attempt).await?)
 }
 
 /// What the group has stored, of these partitions.
@@ -100,15 +97,9 @@ pub(super) async fn committed<C: Connector>(
     partitions: &[TopicPartition],
 ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ConsumerError> {
     let group = group(shared)?;
-    let result = shared
-        .client
-        .retry(async || {
-            let result = committed_once(shared, group, partitions).await;
-            forget_moved(shared, group, &result);
-            result
-        })
-        .await;
-    Ok(result?)
+    let is_stable = shared.options.isolation == Isolation::ReadCommitted;
+    let committed = shared.client.committed(group, Some(partitions), is_stable);
+    Ok(committed.await?)
 }
 
 /// Finds out the positions that are unknown. What cannot be found now stays unknown.
@@ -216,6 +207,7 @@ fn timestamp_of(start: Start) -> Option<i64> {
 async fn commit_once<C: Connector>(
     shared: &Shared<C>,
     group: &str,
+    membership: &Membership,
     offsets: &[ToCommit],
 ) -> Result<(), ClientError> {
     let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
@@ -235,16 +227,13 @@ async fn commit_once<C: Connector>(
             partitions,
             ..Default::default()
         });
-    let request = {
-        let membership = shared.membership.borrow();
-        OffsetCommitRequest {
-            group_id: group.to_owned(),
-            generation_id_or_member_epoch: membership.generation,
-            member_id: membership.member_id.clone(),
-            group_instance_id: shared.options.instance_id.clone(),
-            topics: topics.collect(),
-            ..Default::default()
-        }
+    let request = OffsetCommitRequest {
+        group_id: group.to_owned(),
+        generation_id_or_member_epoch: membership.generation,
+        member_id: membership.member_id.clone(),
+        group_instance_id: shared.options.instance_id.clone(),
+        topics: topics.collect(),
+        ..Default::default()
     };
     let node = Node::Coordinator(group.to_owned());
     let within = shared.client.options().request_timeout;
@@ -267,93 +256,6 @@ async fn commit_once<C: Connector>(
     Ok(())
 }
 
-async fn committed_once<C: Connector>(
-    shared: &Shared<C>,
-    group: &str,
-    partitions: &[TopicPartition],
-) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for partition in partitions {
-        let indexes = topics.entry(&partition.topic).or_default();
-        indexes.push(partition.partition);
-    }
-    // Version 8 asks for groups, earlier ones for one: both shapes are filled in.
-    let of_group = topics
-        .iter()
-        .map(|(name, indexes)| OffsetFetchRequestTopics {
-            name: (*name).to_owned(),
-            partition_indexes: indexes.clone(),
-            ..Default::default()
-        });
-    let request_group = OffsetFetchRequestGroup {
-        group_id: group.to_owned(),
-        topics: Some(of_group.collect()),
-        ..Default::default()
-    };
-    let single = topics
-        .into_iter()
-        .map(|(name, indexes)| OffsetFetchRequestTopic {
-            name: name.to_owned(),
-            partition_indexes: indexes,
-        });
-    let request = OffsetFetchRequest {
-        group_id: group.to_owned(),
-        topics: Some(single.collect()),
-        groups: vec![request_group],
-        require_stable: shared.options.isolation == Isolation::ReadCommitted,
-    };
-    let node = Node::Coordinator(group.to_owned());
-    let within = shared.client.options().request_timeout;
-    let response = shared
-        .client
-        .send_within(node, request, VERSION_WITH_NAMES, within)
-        .await?;
-    read_committed(group, response)
-}
-
-fn read_committed(
-    group: &str,
-    response: OffsetFetchResponse,
-) -> Result<BTreeMap<TopicPartition, CommittedOffset>, ClientError> {
-    let subject = || format!("group \"{group}\"");
-    check("OffsetFetch", subject, response.error_code, None)?;
-    let mut answers = Vec::new();
-    for topic in response.topics {
-        for each in topic.partitions {
-            let partition = TopicPartition::new(&topic.name, each.partition_index);
-            answers.push((
-                partition,
-                each.error_code,
-                each.committed_offset,
-                each.metadata,
-            ));
-        }
-    }
-    for of_group in response.groups {
-        check("OffsetFetch", subject, of_group.error_code, None)?;
-        for topic in of_group.topics {
-            for each in topic.partitions {
-                let partition = TopicPartition::new(&topic.name, each.partition_index);
-                answers.push((
-                    partition,
-                    each.error_code,
-                    each.committed_offset,
-                    each.metadata,
-                ));
-            }
-        }
-    }
-    let mut committed = BTreeMap::new();
-    for (partition, code, offset, metadata) in answers {
-        let subject = || format!("group \"{group}\", {partition}");
-        check("OffsetFetch", subject, code, None)?;
-        if offset >= 0 {
-            committed.insert(partition, CommittedOffset { offset, metadata });
-        }
-    }
-    Ok(committed)
-}
-
 fn group<C: Connector>(shared: &Shared<C>) -> Result<&str, ConsumerError> {
     shared
         .options
@@ -362,12 +264,4 @@ fn group<C: Connector>(shared: &Shared<C>) -> Result<&str, ConsumerError> {
         .ok_or(ConsumerError::Options(
             "offsets are stored for a group: name one",
         ))
-}
-
-fn forget_moved<C: Connector, T>(shared: &Shared<C>, group: &str, result: &Result<T, ClientError>) {
-    if let Err(error) = result
-        && error.code().is_none_or(is_coordinator_moved)
-    {
-        shared.client.forget_coordinator(group);
-    }
 }

@@ -53,6 +53,8 @@ struct Broker {
     seen: Vec<String>,
     /// What the next heartbeats say; `None` after that.
     heartbeats: Vec<ErrorCode>,
+    /// What every commit says.
+    commits: ErrorCode,
     /// What the next joins say.
     joins: Vec<ErrorCode>,
     /// What a member is assigned, unless it is the leader.
@@ -228,7 +230,7 @@ impl Broker {
                 partitions: partitions
                     .map(|partition| OffsetCommitResponsePartition {
                         partition_index: partition.partition_index,
-                        ..Default::default()
+                        error_code: self.commits,
                     })
                     .collect(),
                 ..Default::default()
@@ -674,6 +676,12 @@ fn a_member_that_is_out_joins_anew() {
             broker.borrow_mut().take_seen();
             broker.borrow_mut().heartbeats = vec![code];
             assert_eq!(consumer.next().await, Ok(Event::Revoked(vec![tp(0)])));
+            // An empty group would take it as that of a reader outside of it.
+            let Err(ConsumerError::Client(error)) = consumer.commit(&[(tp(0), 2, None)]).await
+            else {
+                panic!("who is not in the group cannot commit as a member");
+            };
+            assert_eq!(error.code(), Some(ErrorCode::UnknownMemberId));
             expect_assigned(&consumer, &[0]).await;
             assert_eq!(
                 broker.borrow_mut().take_seen(),
@@ -722,7 +730,8 @@ fn a_session_without_answers_ends() {
 fn a_group_that_refuses_is_reported_once() {
     run(async {
         let (script, broker) = broker();
-        broker.borrow_mut().joins = vec![ErrorCode::InconsistentGroupProtocol];
+        let refused = ErrorCode::InconsistentGroupProtocol;
+        broker.borrow_mut().joins = vec![ErrorCode::MemberIdRequired, refused];
         let consumer = consumer(&script, in_group()).await;
         let expected = ConsumerError::Group {
             group: "g".to_owned(),
@@ -730,7 +739,57 @@ fn a_group_that_refuses_is_reported_once() {
         };
         assert_eq!(consumer.next().await, Err(expected));
         expect_silence(&consumer).await;
-        assert_eq!(broker.borrow_mut().take_seen(), ["join \"\""]);
+        assert_eq!(
+            broker.borrow_mut().take_seen(),
+            ["join \"\"", "join \"me\"", "leave me"]
+        );
+    });
+}
+
+#[test]
+fn a_commit_stays_in_the_generation_it_began_in() {
+    run(async {
+        let (script, broker) = broker();
+        broker.borrow_mut().assignment = vec![tp(0)];
+        let consumer = consumer(&script, in_group()).await;
+        expect_assigned(&consumer, &[0]).await;
+        broker.borrow_mut().commits = ErrorCode::NotCoordinator;
+        broker.borrow_mut().heartbeats = vec![ErrorCode::RebalanceInProgress];
+        let rebalance = async {
+            assert_eq!(consumer.next().await, Ok(Event::Revoked(vec![tp(0)])));
+            expect_assigned(&consumer, &[0]).await;
+        };
+        let offsets = [(tp(0), 1, None)];
+        let (committed, ()) = tokio::join!(consumer.commit(&offsets), rebalance);
+        assert!(committed.is_err());
+        let mut seen = broker.borrow_mut().take_seen();
+        let synced = seen.iter().position(|each| each == "sync 2").unwrap();
+        let mut later = seen.split_off(synced);
+        later.retain(|each| each.starts_with("commit"));
+        later.dedup();
+        assert_eq!(later, ["commit 0=1 in 1"]);
+    });
+}
+
+#[test]
+fn a_member_leaves_though_its_last_commit_fails() {
+    run(async {
+        let (script, broker) = broker();
+        broker.borrow_mut().append(0, 2);
+        broker.borrow_mut().assignment = vec![tp(0)];
+        let mut options = in_group();
+        options.auto_commit = Some(Duration::from_secs(3600));
+        let consumer = consumer(&script, options).await;
+        expect_assigned(&consumer, &[0]).await;
+        assert_eq!(next_offsets(&consumer).await, (0, vec![0, 1]));
+        broker.borrow_mut().commits = ErrorCode::OffsetMetadataTooLarge;
+        let closed = consumer.close().await;
+        let Err(ConsumerError::Client(error)) = closed else {
+            panic!("{closed:?}");
+        };
+        assert_eq!(error.code(), Some(ErrorCode::OffsetMetadataTooLarge));
+        let seen = broker.borrow_mut().take_seen();
+        assert_eq!(seen.last().map(String::as_str), Some("leave me"));
     });
 }
 

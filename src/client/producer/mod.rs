@@ -155,6 +155,8 @@ pub enum ProduceError {
         partition: Option<i32>,
         /// Kafka's name of the error and the broker's words.
         reason: String,
+        /// It was sent before, and no answer came to that.
+        may_be_stored: bool,
     },
     /// The delivery timeout passed; the record may still have been stored.
     TimedOut {
@@ -172,16 +174,6 @@ pub enum ProduceError {
     },
     /// The producer was dropped.
     Closed,
-}
-
-impl ProduceError {
-    fn refused(topic: &str, partition: i32, reason: String) -> Self {
-        Self::Refused {
-            topic: topic.to_owned(),
-            partition: Some(partition),
-            reason,
-        }
-    }
 }
 
 impl fmt::Display for ProduceError {
@@ -205,7 +197,14 @@ impl fmt::Display for ProduceError {
                 topic,
                 partition,
                 reason,
-            } => write!(f, "{} refused: {reason}", place(topic, partition)),
+                may_be_stored,
+            } => {
+                write!(f, "{} refused: {reason}", place(topic, partition))?;
+                match may_be_stored {
+                    true => f.write_str("; an earlier attempt may have been stored"),
+                    false => Ok(()),
+                }
+            }
             Self::TimedOut {
                 topic,
                 partition,

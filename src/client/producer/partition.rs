@@ -202,7 +202,13 @@ impl Partition {
             Decision::Fail { reason } => {
                 self.sequences.has_gap |= options.idempotent;
                 verdict.bytes_freed = batch.buffered_bytes;
-                batch.fail(&ProduceError::refused(topic, self.index, reason));
+                let may_be_stored = batch.is_uncertain;
+                batch.fail(&ProduceError::Refused {
+                    topic: topic.to_owned(),
+                    partition: Some(self.index),
+                    reason,
+                    may_be_stored,
+                });
             }
             Decision::Fatal { reason } => {
                 let error = ProduceError::Fatal { reason };

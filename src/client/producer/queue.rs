@@ -204,6 +204,7 @@ impl Queue {
                     topic: topic.name.clone(),
                     partition: None,
                     reason: topic.error.to_string(),
+                    may_be_stored: false,
                 };
                 self.buffered_bytes -= entry.fail_unassigned(&error);
                 entry.is_stale = false;
@@ -381,6 +382,7 @@ impl Queue {
                 topic: topic.to_owned(),
                 partition: item.partition,
                 reason: format!("the topic has {count} partitions, numbered from 0"),
+                may_be_stored: false,
             }));
             return Wake::Nobody;
         };

@@ -263,6 +263,30 @@ fn a_refused_batch_fails_alone_and_leaves_no_gap() {
 }
 
 #[test]
+fn what_is_refused_after_it_got_no_answer_may_be_stored() {
+    let check = |faults: &'static [Fault], expected: bool| {
+        run(async move {
+            let mut faults = faults.iter().copied();
+            let (script, _) = broker(move || faults.next().unwrap_or(Fault::None));
+            let producer = producer(&script, ProducerOptions::default()).await;
+            let refused = producer.send("t", Some(0), record("good")).await;
+            let Err(ProduceError::Refused { may_be_stored, .. }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!(may_be_stored, expected);
+        });
+    };
+    check(&[Fault::Refuse(ErrorCode::TopicAuthorizationFailed)], false);
+    check(
+        &[
+            Fault::CloseAfter,
+            Fault::Refuse(ErrorCode::TopicAuthorizationFailed),
+        ],
+        true,
+    );
+}
+
+#[test]
 fn keys_decide_and_keyless_records_share_batches() {
     run(async {
         let (script, state) = broker(|| Fault::None);

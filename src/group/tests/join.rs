@@ -229,6 +229,22 @@ fn the_protocol_that_all_know_with_most_votes_wins() {
 }
 
 #[test]
+fn who_joins_a_round_that_all_others_have_left_may_know_any_protocol() {
+    let mut f = Fixture::new();
+    let members = f.stable(1);
+    let promised = f.joined_now(join("")).member_id;
+    f.leave(&[(&members[0], None)]);
+    assert_eq!(f.state(), State::PreparingRebalance);
+    let token = f.join(JoinGroupRequest {
+        protocols: protocols(&["another"]),
+        ..join(&promised)
+    });
+    let response = f.joined(token);
+    assert_eq!(response.error_code, ErrorCode::None);
+    assert_eq!(response.protocol_name.as_deref(), Some("another"));
+}
+
+#[test]
 fn a_full_group_takes_nobody_else() {
     let mut f = Fixture::with(|config| config.group_size_max = 2);
     f.version = 3;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::limits::{
-    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX,
+    GROUP_ID_BYTES_MAX, GROUP_METADATA_BYTES_MAX, MEMBER_METADATA_BYTES_MAX, MEMBER_PROTOCOLS_MAX,
 };
 
 fn commit_to(f: &mut Fixture, group_id: &str) -> ErrorCode {
@@ -66,6 +66,36 @@ fn a_member_says_only_so_much_and_does_not_keep_its_frame() {
     request.protocols[0].metadata = frame.slice(10..20);
     f.join(request);
     assert!(frame.is_unique(), "what the member said was copied");
+}
+
+#[test]
+fn a_member_knows_only_so_many_protocols() {
+    let mut f = Fixture::new();
+    for (count, expected) in [
+        (MEMBER_PROTOCOLS_MAX, ErrorCode::MemberIdRequired),
+        (MEMBER_PROTOCOLS_MAX + 1, ErrorCode::InvalidRequest),
+    ] {
+        let names: Vec<String> = (0..count).map(|index| index.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let request = JoinGroupRequest {
+            protocols: protocols(&names),
+            ..join("")
+        };
+        assert_eq!(f.joined_now(request).error_code, expected);
+    }
+}
+
+#[test]
+fn what_was_read_from_the_log_does_not_keep_its_buffer() {
+    let mut f = Fixture::new();
+    f.stable(1);
+    let mut loaded = Coordinator::new(Config::default(), 2);
+    for (key, value) in &f.log {
+        let value = value.as_deref().map(Bytes::copy_from_slice);
+        loaded.replay(key.clone(), value.clone()).unwrap();
+        assert!(value.is_none_or(|buffer| buffer.is_unique()));
+    }
+    assert_eq!(loaded.groups[GROUP].members.len(), 1);
 }
 
 #[test]

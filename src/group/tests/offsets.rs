@@ -143,6 +143,41 @@ fn deleted_topics_take_their_offsets_along() {
     assert_eq!(f.state(), State::Empty, "the group stays");
 }
 
+/// A power cut may have taken the tombstones.
+#[test]
+fn offsets_that_outlived_their_topic_are_forgotten_with_the_next_start() {
+    let mut f = Fixture::new();
+    f.commit("", -1);
+    let mut old = commit("", -1);
+    old.topics[0].topic_id = TopicId::ZERO;
+    old.topics[0].partitions[0].partition_index = 1;
+    f.commit_all(old);
+    f.coordinator.forget_unknown_topics(|id| id == topic_id());
+    assert_eq!((f.offset(0), f.offset(1)), (7, 7));
+    f.coordinator.forget_unknown_topics(|_| false);
+    f.coordinator.check();
+    // The replica has seen the log only.
+    f.replica.forget_unknown_topics(|_| false);
+    assert_eq!((f.offset(0), f.offset(1)), (-1, 7), "it had no id then");
+}
+
+#[test]
+fn there_is_nothing_to_delete_where_there_is_neither_a_topic_nor_an_offset() {
+    let mut f = Fixture::new();
+    let mut request = commit("", -1);
+    request.topics[0].name = "gone".into();
+    f.commit_all(request);
+    let unknown = Some(ErrorCode::UnknownTopicOrPartition);
+    for expected in [Some(ErrorCode::None), unknown] {
+        assert_eq!(delete(&mut f, GROUP, "gone"), (ErrorCode::None, expected));
+    }
+    assert_eq!(
+        delete(&mut f, GROUP, "t"),
+        (ErrorCode::None, Some(ErrorCode::None)),
+        "as in Kafka"
+    );
+}
+
 fn delete(f: &mut Fixture, group_id: &str, topic: &str) -> (ErrorCode, Option<ErrorCode>) {
     let request = OffsetDeleteRequest {
         group_id: group_id.into(),
@@ -151,8 +186,10 @@ fn delete(f: &mut Fixture, group_id: &str, topic: &str) -> (ErrorCode, Option<Er
             partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
         }],
     };
-    let token =
-        f.call(|coordinator, _, caller, out| coordinator.offset_delete(caller, request, out));
+    let exists = |topic: &str, _| topic != "gone";
+    let token = f.call(|coordinator, _, caller, out| {
+        coordinator.offset_delete(caller, request, exists, out);
+    });
     let Reply::OffsetDelete(response) = f.reply(token) else {
         panic!()
     };

@@ -9,11 +9,23 @@ use uuid::Uuid;
 
 use crate::envelope::Envelope;
 use crate::events::{Event, OrderPlaced, PaymentTaken, StockTaken};
-use crate::upcast::{self, Unreadable};
+use crate::failure::Rejected;
+use crate::upcast;
 
-/// Counts up whenever the fold changes: snapshots of another version are not used, and the view is
-/// folded anew from offset 0.
-pub const FOLD_VERSION: u32 = 1;
+/// Counts up whenever the fold changes.
+const FOLD_VERSION: u32 = 1;
+
+/// The version of the fold with those of the events that it reads. A snapshot of any other is not
+/// used, and the view is folded anew from offset 0: so a new fold is a right one, and a new version
+/// of an event is read wherever it stands.
+pub fn version() -> String {
+    let (placed, taken, paid) = (
+        OrderPlaced::VERSION,
+        StockTaken::VERSION,
+        PaymentTaken::VERSION,
+    );
+    format!("{FOLD_VERSION}, events {placed} {taken} {paid}")
+}
 
 /// One order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,8 +34,8 @@ pub struct OrderView {
     pub placed: Option<OrderPlaced>,
     /// How many items have left the stock for it.
     pub quantity_taken: u64,
-    /// What was paid for it.
-    pub cents_paid: u64,
+    /// What was paid for it; no sum of payments is too large.
+    pub cents_paid: u128,
     /// Its events in the order in which they came first: type and id.
     pub history: Vec<(String, Uuid)>,
 }
@@ -31,7 +43,6 @@ pub struct OrderView {
 /// All orders, up to these offsets.
 #[derive(Debug, Default)]
 pub struct View {
-    /// By id.
     pub orders: BTreeMap<Uuid, OrderView>,
     /// The next offset to read, by partition.
     pub next_offsets: BTreeMap<i32, i64>,
@@ -41,25 +52,17 @@ pub struct View {
 
 impl View {
     /// Folds an event in. Types that the view does not read are ignored.
-    pub fn apply(&mut self, event: &Envelope) -> Result<(), Unreadable> {
-        match event.event_type.as_str() {
-            OrderPlaced::TYPE => {
-                let placed: OrderPlaced = upcast::read(event)?;
-                self.change(placed.order_id, event, |order| order.placed = Some(placed));
-            }
-            StockTaken::TYPE => {
-                let taken: StockTaken = upcast::read(event)?;
-                self.change(taken.order_id, event, |order| {
-                    order.quantity_taken += u64::from(taken.quantity);
-                });
-            }
-            PaymentTaken::TYPE => {
-                let taken: PaymentTaken = upcast::read(event)?;
-                self.change(taken.order_id, event, |order| {
-                    order.cents_paid = order.cents_paid.saturating_add(taken.cents);
-                });
-            }
-            _ => {}
+    pub fn apply(&mut self, event: &Envelope) -> Result<(), Rejected> {
+        if let Some(placed) = upcast::read::<OrderPlaced>(event)? {
+            self.change(placed.order_id, event, |order| order.placed = Some(placed));
+        } else if let Some(taken) = upcast::read::<StockTaken>(event)? {
+            self.change(taken.order_id, event, |order| {
+                order.quantity_taken += u64::from(taken.quantity);
+            });
+        } else if let Some(paid) = upcast::read::<PaymentTaken>(event)? {
+            self.change(paid.order_id, event, |order| {
+                order.cents_paid += u128::from(paid.cents);
+            });
         }
         Ok(())
     }
@@ -84,8 +87,9 @@ impl OrderView {
     /// Whether it is delivered in full and paid in full.
     pub fn is_complete(&self) -> bool {
         self.placed.as_ref().is_some_and(|placed| {
+            let paid = |total| self.cents_paid == u128::from(total);
             self.quantity_taken == u64::from(placed.quantity)
-                && self.cents_paid == placed.total_cents()
+                && placed.total_cents().is_ok_and(paid)
         })
     }
 }

@@ -15,10 +15,11 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::crash::{self, Point};
+use crate::dead_letter::DeadLetters;
 use crate::envelope::Envelope;
 use crate::failure::Failure;
 use crate::settings::Settings;
-use crate::{database, dead_letter, kafka};
+use crate::{database, kafka};
 use fold::View;
 
 pub use rebuild::rebuild;
@@ -33,6 +34,9 @@ pub struct Run {
     /// Fold what is there, then end
     #[arg(long)]
     once: bool,
+    /// Forget the snapshot, and fold from offset 0
+    #[arg(long)]
+    refold: bool,
     /// Write a snapshot after so many events, and whenever there are no more for now
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     snapshot_every: u64,
@@ -41,10 +45,17 @@ pub struct Run {
 /// Follows the topic.
 pub fn run(settings: &Settings, run: &Run) -> Result<(), Failure> {
     let mut connection = database::open(&settings.dir, NAME, &[snapshot::TABLES])?;
+    let _alone = database::lock(&settings.dir, NAME)?;
     kafka::ensure_topic(settings, &settings.topic)?;
+    let letters = DeadLetters::open(settings, NAME)?;
+    if run.refold {
+        let transaction = database::begin(&mut connection)?;
+        snapshot::clear(&transaction)?;
+        transaction.commit()?;
+    }
     let mut view = snapshot::load(&connection)?;
     let consumer = read_from(settings, &view.next_offsets)?;
-    let partitions = kafka::partitions(&consumer, &settings.topic)?;
+    let partitions = consumer.assignment()?.count();
     let mut ended = BTreeSet::new();
     let (mut events, mut events_at_snapshot) = (0, 0);
     for message in consumer.iter() {
@@ -54,7 +65,7 @@ pub fn run(settings: &Settings, run: &Run) -> Result<(), Failure> {
                 ended.remove(&message.partition());
                 let event = Envelope::decode(message.payload());
                 if let Err(why) = event.and_then(|event| view.apply(&event)) {
-                    dead_letter::send(settings, NAME, &message, &why)?;
+                    letters.send(&message, &why)?;
                 }
                 view.advance(message.partition(), message.offset());
                 events += 1;
@@ -62,7 +73,7 @@ pub fn run(settings: &Settings, run: &Run) -> Result<(), Failure> {
             }
             Err(KafkaError::PartitionEOF(partition)) => {
                 ended.insert(partition);
-                snapshot_due = events > events_at_snapshot && ended.len() == partitions.len();
+                snapshot_due = events > events_at_snapshot && ended.len() == partitions;
             }
             Err(error) => kafka::pass_over(&consumer, &error)?,
         }
@@ -71,7 +82,7 @@ pub fn run(settings: &Settings, run: &Run) -> Result<(), Failure> {
             show(&view, events);
             events_at_snapshot = events;
         }
-        if run.once && ended.len() == partitions.len() {
+        if run.once && ended.len() == partitions {
             return Ok(());
         }
     }

@@ -1,6 +1,5 @@
 //! The rebuild: folds the topic again from offset 0 to where the kept view is, and compares. The
-//! kept view is right exactly if the two are equal; if the fold's code was wrong, the rebuilt one
-//! takes its place.
+//! kept view is right exactly if the two are equal. It writes nothing, so the view may be running.
 
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -12,12 +11,19 @@ use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::{database, kafka};
 
-/// Rebuilds the view and compares it with the kept one; `replace` writes it in its place. End the
-/// running view before replacing: it has its own in memory.
-pub fn rebuild(settings: &Settings, replace: bool) -> Result<(), Failure> {
+/// Rebuilds the view and compares it with the kept one.
+pub fn rebuild(settings: &Settings) -> Result<(), Failure> {
     let mut connection = database::open(&settings.dir, NAME, &[snapshot::TABLES])?;
     kafka::ensure_topic(settings, &settings.topic)?;
-    let kept = snapshot::load(&connection)?;
+    // In a transaction: orders and offsets of one snapshot, whatever a running view writes.
+    let transaction = connection.transaction()?;
+    let kept = snapshot::load(&transaction)?;
+    drop(transaction);
+    if kept.next_offsets.is_empty() {
+        return Err(Failure::new(
+            "there is no snapshot of this fold to compare with: run `view` first",
+        ));
+    }
     let (rebuilt, events) = fold_from_the_start(settings, &kept)?;
     let equal = rebuilt.orders == kept.orders;
     println!(
@@ -25,17 +31,9 @@ pub fn rebuild(settings: &Settings, replace: bool) -> Result<(), Failure> {
         rebuilt.orders.len(),
         if equal { "equal to" } else { "different from" }
     );
-    if replace {
-        let transaction = database::begin(&mut connection)?;
-        snapshot::clear(&transaction)?;
-        snapshot::write(&transaction, &rebuilt)?;
-        transaction.commit()?;
-    } else if !equal {
-        return Err(Failure::new(
-            "the kept view is wrong: end it, run rebuild --replace, and start it again",
-        ));
-    }
-    Ok(())
+    equal.then_some(()).ok_or_else(|| {
+        Failure::new("the kept view is wrong: end it, and start it again with `view --refold`")
+    })
 }
 
 /// A view of all events up to the offsets of `kept`, and how many these were.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -11,9 +13,26 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Creates a topic of four partitions with these settings.
+pub fn create_topic(bootstrap: &str, topic: &str, settings: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .unwrap();
+    let mut new = NewTopic::new(topic, 4, TopicReplication::Fixed(1));
+    for (name, value) in settings {
+        new = new.set(name, value);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let created = admin.create_topics([&new], &AdminOptions::new());
+    let created = runtime.unwrap().block_on(created).unwrap();
+    assert!(created.iter().all(Result::is_ok), "{created:?}");
+}
+
 pub fn publish(bootstrap: &str, topic: &str, values: &[String]) {
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
+        .set("partitioner", "murmur2_random")
         .create()
         .unwrap();
     for value in values {

@@ -421,7 +421,7 @@ impl Bench {
     /// Refuses what cannot be run.
     ///
     /// # Errors
-    /// [`Failure::Usage`] with what to change.
+    /// In a sentence with what to change.
     pub fn check(&self) -> Result<(), Failure> {
         let (connections, depth, rate) = match self {
             Bench::Produce(args) => (args.connections, args.depth, args.rate),
@@ -459,7 +459,7 @@ impl Bench {
 
 fn refuse(refused: bool, sentence: impl FnOnce() -> String) -> Result<(), Failure> {
     match refused {
-        true => Err(Failure::Usage(sentence())),
+        true => Err(Failure::Reason(sentence())),
         false => Ok(()),
     }
 }

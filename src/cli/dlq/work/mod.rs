@@ -1,4 +1,4 @@
-//! Dealing with dead letters: each open one is sent back or skipped, once per origin. Owns the
+//! Dealing with dead letters: each open one is skipped, or sent back once per origin. Owns the
 //! order in which things are written, and so the promise: a replay that ends anywhere and is run
 //! again sends nothing twice.
 //!
@@ -11,8 +11,9 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::journal::{Entry, Journal, Note, State};
+use super::journal::{Entry, Journal, Note, Sending, State};
 use super::letter::Letter;
+use super::selection::Position;
 use crate::base::Offset;
 use crate::cli::output::Failure;
 use crate::client::dead_letter::Place;
@@ -23,8 +24,9 @@ pub(super) trait Topics {
     /// Stores notes in the journal, in order; they are durable when it returns.
     async fn note(&mut self, notes: &[Note]) -> Result<(), Failure>;
 
-    /// How many partitions a topic has.
-    async fn partitions(&mut self, topic: &str) -> Result<i32, Failure>;
+    /// How many partitions a topic has, or why nothing can be sent there: what is wrong with the
+    /// letters that go there, to follow their number.
+    async fn partitions(&mut self, topic: &str) -> Result<Result<i32, String>, Failure>;
 
     /// The offset behind the last record of a partition.
     async fn end(&mut self, partition: &TopicPartition) -> Result<Offset, Failure>;
@@ -38,7 +40,7 @@ pub(super) trait Topics {
     ) -> Result<Found, Failure>;
 
     /// Sends records; gives what became of each, in the same order. Records of one partition arrive
-    /// in order.
+    /// in order; one that is refused can take the others of its partition with it.
     async fn send(&mut self, records: Vec<Addressed>) -> Result<Vec<Sent>, Failure>;
 }
 
@@ -51,7 +53,7 @@ pub(super) type Sent = Result<Offset, ProduceError>;
 /// What was found in a partition.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The first offset that could be looked at.
+    /// From here on nothing is overlooked: what was there has been looked at.
     pub first: Offset,
     /// Where the copies are.
     pub at: BTreeMap<Place, Offset>,
@@ -68,6 +70,8 @@ pub(super) struct Rules {
     pub replays_max: u32,
     /// Those that were skipped count as open.
     pub takes_skipped: bool,
+    /// Those that were sent before count as open.
+    pub takes_replayed: bool,
     /// Nothing is written.
     pub is_dry_run: bool,
 }
@@ -75,8 +79,10 @@ pub(super) struct Rules {
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
-    /// Dealt with now, by the topic they went to.
-    pub done: BTreeMap<String, u64>,
+    /// Sent now, by the topic they went to.
+    pub sent: BTreeMap<String, u64>,
+    /// Skipped now.
+    pub skipped: u64,
     /// Found where a replay that was cut short had sent them.
     pub arrived: u64,
     /// Dealt with before.
@@ -84,13 +90,13 @@ pub(super) struct Report {
     /// Of the same origin as another one of this run.
     pub twins: u64,
     /// Left as they are: positions, by the reason.
-    pub left: BTreeMap<String, Vec<String>>,
+    pub left: BTreeMap<String, Vec<Position>>,
 }
 
 impl Report {
     /// How many were dealt with now.
     pub fn done_count(&self) -> u64 {
-        self.done.values().sum()
+        self.sent.values().sum::<u64>() + self.skipped
     }
 
     /// How many were left as they are.
@@ -101,11 +107,13 @@ impl Report {
 
 /// A dead letter on its way.
 struct Outgoing {
-    position: String,
+    position: Position,
     origin: Place,
     target: TopicPartition,
     record: ProducerRecord,
     replays: u32,
+    /// What is known of its origin until now.
+    before: Option<Entry>,
 }
 
 /// The work on one dead letter topic.
@@ -115,7 +123,7 @@ pub(super) struct Work<'a, T> {
     rules: Rules,
     /// Offsets that these partitions have reached.
     ends: BTreeMap<TopicPartition, Offset>,
-    /// Origins that this run has dealt with.
+    /// Origins that this run has sent.
     ours: BTreeSet<Place>,
     /// Origins of which it cannot be told any more whether they were sent.
     unclear: BTreeSet<Place>,
@@ -124,7 +132,8 @@ pub(super) struct Work<'a, T> {
 }
 
 const UNCLEAR: &str = "were being sent when a replay was cut short, and the records of that time \
-                       are gone: look whether they arrived, and skip them if so";
+                       may be gone: look whether they arrived, skip them, and send those that did \
+                       not with --skipped";
 const NO_ORIGIN: &str = "do not say which topic they came from: name one with --to";
 const OF_LETTERS: &str = "came from the dead letter topic itself: name another one with --to";
 const EMPTY: &str = "carry neither key nor value: their records are only where they came from";
@@ -145,23 +154,28 @@ impl<'a, T: Topics> Work<'a, T> {
 
     /// Finds out what became of what an earlier run was sending when it ended.
     pub async fn settle(&mut self) -> Result<(), Failure> {
-        let mut by_target: BTreeMap<TopicPartition, Vec<(Place, Offset, u32)>> = BTreeMap::new();
-        for (origin, target, end, replays) in self.journal.unsettled() {
-            let sent = by_target.entry(target).or_default();
-            sent.push((origin, end, replays));
+        let mut by_target: BTreeMap<TopicPartition, Vec<(Place, Sending)>> = BTreeMap::new();
+        for (origin, sending) in self.journal.unsettled() {
+            let target = TopicPartition::new(&sending.topic, sending.partition);
+            by_target.entry(target).or_default().push((origin, sending));
         }
         for (target, sent) in by_target {
-            let from = sent.iter().map(|(_, end, _)| *end).min().unwrap_or(0);
-            let origins = sent.iter().map(|(origin, ..)| origin.clone()).collect();
-            let found = self.topics.find(&target, from, &origins).await?;
+            let from = sent.iter().map(|(_, sending)| sending.end).min();
+            let origins = sent.iter().map(|(origin, _)| origin.clone()).collect();
+            let found = self.topics.find(&target, from.unwrap_or(0), &origins);
+            let found = found.await?;
             let mut notes = Vec::new();
-            for (origin, end, replays) in sent {
-                match found.at.get(&origin) {
+            for (origin, sending) in sent {
+                // Before its end is what was sent earlier, if it is sent again.
+                let at = found.at.get(&origin).filter(|at| **at >= sending.end);
+                match at {
                     Some(offset) => {
                         self.report.arrived += 1;
-                        notes.push((origin, Some(replayed(&target, *offset, replays))));
+                        notes.push((origin, Some(replayed(&target, *offset, sending.replays))));
                     }
-                    None if found.first <= end => notes.push((origin, None)),
+                    None if found.first <= sending.end => {
+                        notes.push((origin, sending.before.map(|before| *before)));
+                    }
                     None => drop(self.unclear.insert(origin)),
                 }
             }
@@ -174,37 +188,29 @@ impl<'a, T: Topics> Work<'a, T> {
     pub async fn replay(&mut self, letters: &[Letter]) -> Result<(), Failure> {
         let mut batch = Vec::new();
         for letter in letters {
-            let origin = letter.origin();
-            if self.unclear.contains(&origin) {
+            if self.unclear.contains(&letter.origin()) {
                 self.leave(letter.position(), UNCLEAR.to_owned());
-                continue;
-            }
-            if !self.is_open(&origin) {
-                continue;
-            }
-            let before = self.journal.replays_at(&origin).max(letter.dead.replays);
-            match self.target(letter, before) {
-                Ok(topic) => {
-                    let partitions = self.topics.partitions(&topic).await?;
-                    let partition = letter.partition_of(&topic, partitions);
-                    let replays = before.saturating_add(1);
-                    self.ours.insert(origin.clone());
-                    batch.push(Outgoing {
-                        position: letter.position(),
-                        origin,
-                        target: TopicPartition { topic, partition },
-                        record: letter.to_record(replays),
-                        replays,
-                    });
+            } else if self.is_open(letter) {
+                match self.outgoing(letter).await? {
+                    Ok(outgoing) => {
+                        self.ours.insert(outgoing.origin.clone());
+                        batch.push(outgoing);
+                    }
+                    Err(reason) => self.leave(letter.position(), reason),
                 }
-                Err(reason) => self.leave(letter.position(), reason),
             }
         }
-        match self.rules.is_dry_run {
-            true => batch
-                .iter()
-                .for_each(|outgoing| self.report_sent(&outgoing.target)),
-            false => self.send(batch).await?,
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if self.rules.is_dry_run {
+            batch.iter().for_each(|each| self.report_sent(&each.target));
+            return Ok(());
+        }
+        self.note_sending(&batch).await?;
+        // One bad record can have all of its partition refused: each has another try, alone.
+        for refused in self.send(batch).await? {
+            self.send(vec![refused]).await?;
         }
         Ok(())
     }
@@ -214,34 +220,59 @@ impl<'a, T: Topics> Work<'a, T> {
         let mut notes = Vec::new();
         for letter in letters {
             let origin = letter.origin();
-            if !self.unclear.contains(&origin) && !self.is_open(&origin) {
-                continue;
-            }
-            self.unclear.remove(&origin);
-            self.ours.insert(origin.clone());
+            let place = match self.unclear.remove(&origin) {
+                // Somebody has looked what became of the record.
+                true => origin,
+                false if self.is_open(letter) => letter.place.clone(),
+                false => continue,
+            };
             let reason = reason.to_owned();
-            notes.push((origin, Some(Entry::Skipped { reason })));
+            notes.push((place, Some(Entry::Skipped { reason })));
         }
         let count = notes.len() as u64;
         self.note(notes).await?;
-        let topic = self.rules.letters.clone();
-        *self.report.done.entry(topic).or_default() += count;
+        self.report.skipped += count;
         Ok(())
     }
 
-    /// Whether nobody has dealt with this origin; counts it if somebody has.
-    fn is_open(&mut self, origin: &Place) -> bool {
-        if self.ours.contains(origin) {
+    /// Whether nobody has dealt with this letter; counts it if somebody has.
+    fn is_open(&mut self, letter: &Letter) -> bool {
+        if self.ours.contains(&letter.origin()) {
             self.report.twins += 1;
             return false;
         }
-        let is_open = match self.journal.state(origin) {
+        let is_open = match self.journal.state(letter) {
             State::Open => true,
             State::Skipped => self.rules.takes_skipped,
-            State::Sending | State::Replayed => false,
+            State::Replayed => self.rules.takes_replayed,
+            State::Sending => false,
         };
         self.report.dealt_with += u64::from(!is_open);
         is_open
+    }
+
+    /// What is to be sent of a letter, or why it is not.
+    async fn outgoing(&mut self, letter: &Letter) -> Result<Result<Outgoing, String>, Failure> {
+        let origin = letter.origin();
+        let before = self.journal.replays_at(&origin).max(letter.dead.replays);
+        let topic = match self.target(letter, before) {
+            Ok(topic) => topic,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let partitions = match self.topics.partitions(&topic).await? {
+            Ok(partitions) => partitions,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let partition = letter.partition_of(&topic, partitions);
+        let replays = before.saturating_add(1);
+        Ok(Ok(Outgoing {
+            position: letter.position(),
+            before: self.journal.at(&origin).cloned(),
+            origin,
+            target: TopicPartition { topic, partition },
+            record: letter.to_record(replays),
+            replays,
+        }))
     }
 
     /// The topic that a letter goes to, after so many replays, or why it does not.
@@ -265,54 +296,59 @@ impl<'a, T: Topics> Work<'a, T> {
         }
     }
 
-    async fn send(&mut self, batch: Vec<Outgoing>) -> Result<(), Failure> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let mut intents = Vec::new();
-        for outgoing in &batch {
+    /// Notes what is about to be sent, and how far its partitions have come.
+    async fn note_sending(&mut self, batch: &[Outgoing]) -> Result<(), Failure> {
+        let mut notes = Vec::new();
+        for outgoing in batch {
             let target = &outgoing.target;
             let end = match self.ends.get(target) {
                 Some(end) => *end,
                 None => self.topics.end(target).await?,
             };
             self.ends.insert(target.clone(), end);
-            let entry = Entry::Sending {
+            let sending = Sending {
                 topic: target.topic.clone(),
                 partition: target.partition,
                 end,
                 replays: outgoing.replays,
+                before: outgoing.before.clone().map(Box::new),
             };
-            intents.push((outgoing.origin.clone(), Some(entry)));
+            notes.push((outgoing.origin.clone(), Some(Entry::Sending(sending))));
         }
-        self.note(intents).await?;
+        self.note(notes).await
+    }
+
+    /// Sends, and notes what became of it. What was refused while others were sent with it is
+    /// given back.
+    async fn send(&mut self, batch: Vec<Outgoing>) -> Result<Vec<Outgoing>, Failure> {
+        let is_alone = batch.len() == 1;
         let records = batch.iter();
         let records = records.map(|each| (each.target.clone(), each.record.clone()));
         let results = self.topics.send(records.collect()).await?;
-        let mut outcomes = Vec::new();
-        let mut unknown = None;
+        let (mut notes, mut refused, mut unknown) = (Vec::new(), Vec::new(), None);
         for (outgoing, result) in batch.into_iter().zip(results) {
             match result {
                 Ok(offset) => {
                     let target = &outgoing.target;
                     let entry = replayed(target, offset, outgoing.replays);
-                    outcomes.push((outgoing.origin, Some(entry)));
+                    notes.push((outgoing.origin, Some(entry)));
                     self.report_sent(target);
                     self.ends.insert(target.clone(), offset.saturating_add(1));
                 }
-                Err(error) if is_refusal(&error) => {
-                    outcomes.push((outgoing.origin, None));
+                Err(error) if is_refusal(&error) && is_alone => {
+                    notes.push((outgoing.origin, outgoing.before));
                     self.leave(outgoing.position, format!("were not taken: {error}"));
                 }
+                Err(error) if is_refusal(&error) => refused.push(outgoing),
                 Err(error) => drop(unknown.get_or_insert(error)),
             }
         }
-        self.note(outcomes).await?;
+        self.note(notes).await?;
         match unknown {
             Some(error) => Err(Failure::Failed(format!(
                 "{error}: run it again, it finds out first what has arrived"
             ))),
-            None => Ok(()),
+            None => Ok(refused),
         }
     }
 
@@ -325,10 +361,10 @@ impl<'a, T: Topics> Work<'a, T> {
     }
 
     fn report_sent(&mut self, target: &TopicPartition) {
-        *self.report.done.entry(target.topic.clone()).or_default() += 1;
+        *self.report.sent.entry(target.topic.clone()).or_default() += 1;
     }
 
-    fn leave(&mut self, position: String, reason: String) {
+    fn leave(&mut self, position: Position, reason: String) {
         self.report.left.entry(reason).or_default().push(position);
     }
 }
@@ -346,8 +382,10 @@ fn replayed(target: &TopicPartition, offset: Offset, replays: u32) -> Entry {
 fn is_refusal(error: &ProduceError) -> bool {
     matches!(
         error,
-        ProduceError::Refused { .. }
-            | ProduceError::TooLarge { .. }
+        ProduceError::Refused {
+            may_be_stored: false,
+            ..
+        } | ProduceError::TooLarge { .. }
             | ProduceError::BufferFull { .. }
     )
 }

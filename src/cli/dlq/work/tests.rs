@@ -20,8 +20,10 @@ struct Memory {
     fuse: Option<usize>,
     /// Batches arrive in the opposite order of their partitions.
     is_reversed: bool,
-    /// These origins are refused by the broker.
+    /// These origins are refused by the broker, with all that is in a batch with them.
     refused: BTreeSet<Place>,
+    /// Nothing can be sent to this topic.
+    missing: Option<&'static str>,
 }
 
 impl Memory {
@@ -90,8 +92,11 @@ impl Topics for Memory {
         Ok(())
     }
 
-    async fn partitions(&mut self, _: &str) -> Result<i32, Failure> {
-        Ok(PARTITIONS)
+    async fn partitions(&mut self, topic: &str) -> Result<Result<i32, String>, Failure> {
+        Ok(match self.missing == Some(topic) {
+            true => Err(format!("go to {topic:?}, which does not exist")),
+            false => Ok(PARTITIONS),
+        })
     }
 
     async fn end(&mut self, partition: &TopicPartition) -> Result<Offset, Failure> {
@@ -123,21 +128,20 @@ impl Topics for Memory {
             // Stable: those of one partition stay in order.
             order.sort_by_key(|index| std::cmp::Reverse(records[*index].0.clone()));
         }
+        let is_bad = |(_, record): &&Addressed| self.refused.contains(&origin_of(record).unwrap());
+        let bad: BTreeSet<_> = records
+            .iter()
+            .filter(is_bad)
+            .map(|each| each.0.clone())
+            .collect();
         let mut sent = BTreeMap::new();
         for index in order {
             let (target, record) = &records[index];
             if self.is_dead() {
                 self.burn()?;
             }
-            if self.refused.contains(&origin_of(record).unwrap()) {
-                let (topic, partition) = (target.topic.clone(), Some(target.partition));
-                let reason = "MESSAGE_TOO_LARGE".to_owned();
-                let refused = ProduceError::Refused {
-                    topic,
-                    partition,
-                    reason,
-                };
-                sent.insert(index, Err(refused));
+            if bad.contains(target) {
+                sent.insert(index, Err(refused(false)));
                 continue;
             }
             let stored = self.partitions.entry(target.clone()).or_default();
@@ -151,12 +155,22 @@ impl Topics for Memory {
     }
 }
 
+fn refused(may_be_stored: bool) -> ProduceError {
+    ProduceError::Refused {
+        topic: "orders".to_owned(),
+        partition: Some(0),
+        reason: "MESSAGE_TOO_LARGE".to_owned(),
+        may_be_stored,
+    }
+}
+
 fn rules() -> Rules {
     Rules {
         letters: "orders-dlt".to_owned(),
         to: None,
         replays_max: 3,
         takes_skipped: false,
+        takes_replayed: false,
         is_dry_run: false,
     }
 }
@@ -188,6 +202,15 @@ async fn run(memory: &mut Memory, rules: Rules, letters: &[Letter]) -> Result<Re
         work.replay(batch).await?;
     }
     Ok(work.report)
+}
+
+/// One run of `forebay dlq skip`.
+async fn skip(memory: &mut Memory, letters: &[Letter]) -> Report {
+    let journal = memory.journal();
+    let mut work = Work::new(memory, journal, rules());
+    work.settle().await.unwrap();
+    work.skip(letters, "a test order").await.unwrap();
+    work.report
 }
 
 #[tokio::test]
@@ -225,7 +248,7 @@ async fn two_letters_of_one_record_are_sent_as_one() {
     let mut memory = Memory::default();
     let report = run(&mut memory, rules(), &letters()).await.unwrap();
     assert_eq!((report.done_count(), report.twins), (7, 1));
-    assert_eq!(report.done["orders"], 7);
+    assert_eq!(report.sent["orders"], 7);
     // In the order in which they were given up.
     let partition = TopicPartition::new("orders", 0);
     let sent = memory.partitions[&partition].iter().filter_map(origin_of);
@@ -245,7 +268,7 @@ async fn a_selective_replay_after_a_death_settles_the_others_too() {
     memory.fuse = None;
     let report = run(&mut memory, rules(), &letters[7..]).await.unwrap();
     assert_eq!((report.done_count(), report.arrived), (1, 2));
-    let state = |index: usize| memory.journal().state(&letters[index].origin());
+    let state = |index: usize| memory.journal().state(&letters[index]);
     let states = [state(0), state(1), state(2), state(7)];
     let (open, replayed) = (State::Open, State::Replayed);
     assert_eq!(states, [replayed, replayed, open, replayed]);
@@ -269,10 +292,11 @@ async fn what_came_back_too_often_is_left_even_without_the_header_that_counts() 
     }
     let mut counted = letter((0, 9), (1, 1), "bob");
     counted.dead.replays = 3;
+    let counted_at = counted.position();
     let report = run(&mut memory, rules(), &[counted]).await.unwrap();
     let (reason, positions) = report.left.first_key_value().unwrap();
     assert!(
-        reason.contains("3 times") && positions == &["0:9"],
+        reason.contains("3 times") && positions == &[counted_at],
         "{reason}"
     );
 }
@@ -291,38 +315,70 @@ async fn what_cannot_be_found_out_any_more_is_not_sent_again() {
     assert_eq!((report.done_count(), report.left_count()), (0, 3));
     assert!(report.left.contains_key(UNCLEAR));
     // Somebody looked, and decides.
-    let journal = memory.journal();
-    let mut work = Work::new(&mut memory, journal, rules());
-    work.settle().await.unwrap();
-    work.skip(&letters[..1], "it is there").await.unwrap();
-    assert_eq!(memory.journal().state(&letters[0].origin()), State::Skipped);
+    skip(&mut memory, &letters[..1]).await;
+    assert_eq!(memory.journal().state(&letters[0]), State::Skipped);
+    assert_eq!(memory.journal().unsettled().len(), 2);
 }
 
 #[tokio::test]
-async fn what_a_broker_refuses_stays_open_and_does_not_hold_up_the_others() {
+async fn what_a_broker_refuses_stays_open_and_does_not_hold_up_its_neighbours() {
     let letters = letters();
     let mut memory = Memory {
-        refused: BTreeSet::from([letters[1].origin()]),
+        refused: BTreeSet::from([letters[3].origin()]),
         ..Memory::default()
     };
-    let report = run(&mut memory, rules(), &letters).await.unwrap();
+    let mut work = Work::new(&mut memory, Journal::default(), rules());
+    // All at once, so that three records of one partition share a batch.
+    work.replay(&letters).await.unwrap();
+    let report = work.report;
     assert_eq!((report.done_count(), report.left_count()), (6, 1));
-    assert_eq!(memory.journal().state(&letters[1].origin()), State::Open);
+    assert_eq!(
+        report.left.values().next().unwrap(),
+        &[letters[3].position()]
+    );
+    assert_eq!(memory.journal().state(&letters[3]), State::Open);
+    assert_eq!(memory.journal().unsettled(), []);
     memory.refused.clear();
     let report = run(&mut memory, rules(), &letters).await.unwrap();
     assert_eq!(report.done_count(), 1);
+}
+
+#[test]
+fn what_was_refused_only_when_it_was_sent_again_may_have_arrived() {
+    assert!(is_refusal(&refused(false)));
+    assert!(!is_refusal(&refused(true)));
+}
+
+#[tokio::test]
+async fn one_topic_that_is_not_there_does_not_hold_up_the_others() {
+    let mut lost = letter((0, 9), (0, 10), "alice");
+    lost.dead.topic = Some("gone".to_owned());
+    let letters = [&[lost], &letters()[..]].concat();
+    let mut memory = Memory {
+        missing: Some("gone"),
+        ..Memory::default()
+    };
+    let report = run(&mut memory, rules(), &letters).await.unwrap();
+    assert_eq!((report.done_count(), report.left_count()), (7, 1));
+    assert!(
+        report
+            .left
+            .keys()
+            .next()
+            .unwrap()
+            .contains("does not exist")
+    );
+    memory.missing = None;
+    let report = run(&mut memory, rules(), &letters).await.unwrap();
+    assert_eq!((report.sent["gone"], report.done_count()), (1, 1));
 }
 
 #[tokio::test]
 async fn what_was_skipped_is_sent_only_on_request() {
     let letters = letters();
     let mut memory = Memory::default();
-    let journal = memory.journal();
-    let mut work = Work::new(&mut memory, journal, rules());
-    work.skip(&letters, "a test order").await.unwrap();
-    assert_eq!((work.report.done_count(), work.report.twins), (7, 1));
-    work.skip(&letters, "again").await.unwrap();
-    assert_eq!(work.report.done_count(), 7);
+    assert_eq!(skip(&mut memory, &letters).await.skipped, 8);
+    assert_eq!(skip(&mut memory, &letters).await.skipped, 0);
 
     let report = run(&mut memory, rules(), &letters).await.unwrap();
     assert_eq!((report.done_count(), report.dealt_with), (0, 8));
@@ -330,8 +386,96 @@ async fn what_was_skipped_is_sent_only_on_request() {
         takes_skipped: true,
         ..rules()
     };
+    let report = run(&mut memory, takes_skipped.clone(), &letters)
+        .await
+        .unwrap();
+    assert_eq!((report.done_count(), report.twins), (7, 1));
     let report = run(&mut memory, takes_skipped, &letters).await.unwrap();
-    assert_eq!(report.done_count(), 7);
+    assert_eq!((report.done_count(), report.dealt_with), (0, 8));
+}
+
+#[tokio::test]
+async fn the_letter_of_another_group_is_not_skipped_with_it() {
+    let letters = letters();
+    let mut memory = Memory::default();
+    // Letters 0 and 5 are of one record.
+    assert_eq!(skip(&mut memory, &letters[..1]).await.skipped, 1);
+    let report = run(&mut memory, rules(), &letters).await.unwrap();
+    assert_eq!((report.done_count(), report.dealt_with), (7, 1));
+    assert_eq!(memory.copies("orders")[&letters[5].origin()], 1);
+}
+
+#[tokio::test]
+async fn what_was_sent_before_is_sent_again_only_on_request() {
+    let letters = letters();
+    let again = Rules {
+        takes_replayed: true,
+        ..rules()
+    };
+    // However far the second time comes, and the third; 0 is to the end.
+    for fuse in 0..=14 {
+        let mut memory = Memory::default();
+        run(&mut memory, rules(), &letters).await.unwrap();
+        memory.fuse = Some(fuse).filter(|fuse| *fuse > 0);
+        let ended = run(&mut memory, again.clone(), &letters).await;
+        assert_eq!(ended.is_err(), memory.is_dead(), "{fuse}");
+        memory.fuse = None;
+        let report = run(&mut memory, rules(), &letters).await.unwrap();
+        assert_eq!((report.done_count(), report.dealt_with), (0, 8), "{fuse}");
+        assert_eq!(memory.journal().unsettled(), []);
+        let copies = memory.copies("orders");
+        let copies: usize = copies.values().sum();
+        let sent = ended.map_or(report.arrived, |report| report.done_count());
+        assert!(fuse > 0 || sent == 7);
+        assert!((7 + sent as usize..=14).contains(&copies), "{fuse}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_an_earlier_time_is_not_taken_for_one_of_now() {
+    let letters = [letter((0, 0), (0, 10), ""), letter((0, 1), (0, 11), "")];
+    let mut memory = Memory::default();
+    run(&mut memory, rules(), &letters).await.unwrap();
+    let target = TopicPartition::new("orders", 0);
+    let ends = [memory.end(&target).await.unwrap(), 0];
+    let mut notes = Vec::new();
+    for (letter, end) in letters.iter().zip(ends) {
+        let before = memory.journal().at(&letter.origin()).cloned();
+        let sending = Sending {
+            topic: "orders".to_owned(),
+            partition: 0,
+            end,
+            replays: 1,
+            before: before.map(Box::new),
+        };
+        notes.push((letter.origin(), Some(Entry::Sending(sending))));
+    }
+    memory.note(&notes).await.unwrap();
+    // Both were sent, but the first before it was sent again.
+    let report = run(&mut memory, rules(), &letters).await.unwrap();
+    assert_eq!((report.arrived, report.dealt_with), (1, 2));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_again_what_it_was_before() {
+    let letters = &letters()[..1];
+    let mut memory = Memory::default();
+    skip(&mut memory, letters).await;
+    run(&mut memory, rules(), letters).await.unwrap();
+    let takes_all = Rules {
+        takes_skipped: true,
+        takes_replayed: true,
+        ..rules()
+    };
+    let origin = BTreeSet::from([letters[0].origin()]);
+    memory.refused = origin.clone();
+    run(&mut memory, takes_all.clone(), letters).await.unwrap();
+    assert_eq!(memory.journal().state(&letters[0]), State::Skipped);
+    memory.refused.clear();
+    run(&mut memory, takes_all.clone(), letters).await.unwrap();
+    memory.refused = origin;
+    run(&mut memory, takes_all, letters).await.unwrap();
+    assert_eq!(memory.journal().state(&letters[0]), State::Replayed);
 }
 
 #[tokio::test]
@@ -346,15 +490,15 @@ async fn letters_that_cannot_be_sent_are_left_with_the_reason() {
     let mut memory = Memory::default();
     let report = run(&mut memory, rules(), &letters).await.unwrap();
     let left = |reason| report.left[reason].clone();
-    assert_eq!(left(NO_ORIGIN), ["0:0"]);
-    assert_eq!(left(EMPTY), ["0:1"]);
-    assert_eq!(left(OF_LETTERS), ["0:2"]);
+    assert_eq!(left(NO_ORIGIN), [letters[0].position()]);
+    assert_eq!(left(EMPTY), [letters[1].position()]);
+    assert_eq!(left(OF_LETTERS), [letters[2].position()]);
     let elsewhere = Rules {
         to: Some("elsewhere".to_owned()),
         ..rules()
     };
     let report = run(&mut memory, elsewhere, &letters).await.unwrap();
-    assert_eq!((report.done["elsewhere"], report.left_count()), (2, 1));
+    assert_eq!((report.sent["elsewhere"], report.left_count()), (2, 1));
     assert_eq!(memory.copies("elsewhere").len(), 2);
 }
 

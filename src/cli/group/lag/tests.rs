@@ -74,12 +74,22 @@ fn one_partition_that_stands_still_makes_the_group_never_done() {
 #[test]
 fn without_a_commit_a_group_begins_where_its_reset_says() {
     let partition = standing(20, 100, None);
-    let unread = |reset| partition.place(reset).unread();
+    let unread = |reset| partition.span(reset).unread();
     assert_eq!((unread(Reset::Earliest), unread(Reset::Latest)), (80, 0));
     // The first commit shows what was read since the look before.
     let after = standing(20, 100, Some(60));
     let first = rows(&command(&[]), &[partition], &[after], &[Some(1.0)]);
     assert_eq!(sum(&first).pace.drained_per_s, 20.0);
+}
+
+#[test]
+fn what_is_no_record_for_consumers_is_not_unread() {
+    // The end of a transaction stands behind its last record.
+    let read = standing(0, 100, Some(99));
+    let rows = rows(&command(&[]), &[read], &[read], &[]);
+    let all = sum(&rows);
+    assert_eq!((all.unread, all.age_s), (0, Some(0.0)));
+    assert_eq!(all.empty_in_s, Some(0.0));
 }
 
 #[test]
@@ -98,8 +108,12 @@ fn what_was_deleted_is_neither_unread_nor_read() {
     );
     assert_eq!(before.remark(), None);
     let beyond = standing(0, 100, Some(120));
-    assert_eq!(beyond.place(Reset::Earliest).unread(), 0);
+    assert_eq!(beyond.span(Reset::Earliest).unread(), 0);
     assert!(beyond.remark().unwrap().contains("beyond the end"));
+    let lag = command(&[]);
+    let said = lag.to_json(&self::rows(&lag, &[beyond], &[beyond], &[]));
+    let said = &said["partitions"][0]["remark"];
+    assert!(said.as_str().unwrap().contains("beyond the end"), "{said}");
 }
 
 #[test]
